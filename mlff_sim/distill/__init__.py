@@ -1,0 +1,1 @@
+"""From a teacher to its student: sample with the student, label with the teacher, train, repeat."""

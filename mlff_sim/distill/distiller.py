@@ -1,0 +1,339 @@
+"""The rounds of distillation: sample with the student, label with the teacher, train; within a budget, resumable."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlff_sim.distill.dataset import Labels, label
+from mlff_sim.errors import InputError
+from mlff_sim.forces import Array, ForceProvider
+from mlff_sim.models.checkpoint import save_student
+from mlff_sim.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from mlff_sim.models.student import InverseDistanceNet, Student
+
+ROUNDS = ((0.03, 0.04), (0.07, 0.06), (0.15, 0.10), (0.30, 0.20), (0.45, 0.60))
+"""Per round: its share of the labels and its share of the training time. The last round trains longest, on all."""
+TEACHER_SHARE = 0.30
+"""Share of the budget spent on labels, at most: it ends at `MAX_LABELS`."""
+MAX_LABELS = 60_000
+"""Beyond this, a small network gains more from training time than from labels."""
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """What to distil.
+
+    Attributes:
+        teacher: registry name of the teacher.
+        temperatures_K: frames are sampled at temperatures between the lowest and the highest; the error is
+            reported at the lowest.
+        budget_s: wall time in all: labels, training and the test trajectory.
+        target_mae: meV/A; stop when the error on the test trajectory is below. None: use the whole budget.
+        widths: hidden widths; None chooses by the number of pairs.
+        seed: of everything random. Training against the clock is not reproducible bit by bit.
+    """
+
+    teacher: str
+    temperatures_K: tuple[float, ...] = (300.0, 500.0)
+    budget_s: float = 360.0
+    target_mae: float | None = None
+    widths: tuple[int, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        if not self.temperatures_K or min(self.temperatures_K) <= 0:
+            raise InputError(f"temperatures {self.temperatures_K} K must be positive, e.g. 300,500.")
+        if not self.budget_s > 0:
+            raise InputError(f"budget {self.budget_s} s must be positive, e.g. 6min.")
+        if self.target_mae is not None and not self.target_mae > 0:
+            raise InputError(f"target force MAE {self.target_mae} meV/A must be positive.")
+        if self.widths is not None and (not self.widths or min(self.widths) < 1):
+            raise InputError(f"hidden widths {self.widths} must be positive, e.g. 256,256.")
+
+
+@dataclass
+class Distillation:
+    """What came out, and what it cost.
+
+    Attributes:
+        student: the trained student, also saved to the output file.
+        force_mae: meV/A, on an independent teacher trajectory at the lowest temperature.
+        own_states_mae: meV/A, of the student before the last round's training, on the frames it sampled itself.
+        labels: frames in the training set.
+        teacher_s, training_s, sampling_s, test_s: wall time by purpose, s.
+        history: one entry per round.
+    """
+
+    student: Student
+    force_mae: float
+    own_states_mae: float | None
+    labels: int
+    teacher_s: float
+    training_s: float
+    sampling_s: float
+    test_s: float
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _Ledger:
+    """The work folder's memory: finished stages and seconds spent by purpose, rewritten atomically."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.path = folder / "progress.json"
+        self.data: dict[str, Any] = {"settings": settings, "spent": {}, "stage": 0, "history": []}
+        if self.path.exists():
+            data = json.loads(self.path.read_text())
+            if data["settings"] != settings:
+                changed = sorted(k for k in settings if data["settings"].get(k) != settings[k])
+                raise InputError(f"'{folder}' holds an unfinished distillation with other settings ({', '.join(changed)}); repeat them, or delete the folder.")
+            self.data = data
+
+    @contextmanager
+    def spend(self, purpose: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.data["spent"][purpose] = self.spent(purpose) + time.perf_counter() - start
+
+    def spent(self, purpose: str | None = None) -> float:
+        return float(self.data["spent"].get(purpose, 0.0) if purpose else sum(self.data["spent"].values()))
+
+    def save(self) -> None:
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.data, indent=1))
+        os.replace(temporary, self.path)
+
+
+def default_widths(n_atoms: int) -> tuple[int, ...]:
+    """Hidden widths by size: a wider net for more pairs, still small against a teacher call."""
+    return (256, 256) if n_atoms * (n_atoms - 1) // 2 <= 100 else (384, 384)
+
+
+class _Distiller:
+    """One distillation in its work folder; each method is a stage that is skipped when its file is there."""
+
+    def __init__(self, atoms: Atoms, teacher: ForceProvider, config: DistillConfig, folder: Path, progress: Progress) -> None:
+        import torch
+
+        from mlff_sim.distill.training import Trainer, TrainingConfig
+        from mlff_sim.models.student import InverseDistanceNet
+
+        self.atoms, self.teacher, self.config, self.folder, self.progress = atoms, teacher, config, folder, progress
+        widths = config.widths or default_widths(len(atoms))
+        settings = {**asdict(config), "widths": widths, "numbers": atoms.numbers.tolist(), "teacher_model": dict(teacher.provenance)}
+        self.ledger = _Ledger(folder, json.loads(json.dumps(settings)))
+        self.range = (min(config.temperatures_K), max(config.temperatures_K))
+        torch.manual_seed(config.seed)
+        self.network: InverseDistanceNet = InverseDistanceNet(len(atoms), widths)
+        self.training = TrainingConfig()
+        self.trainer = Trainer(self.network, self.training, config.seed, folder / "training.pt")
+
+    def tick(self, extra_s: float, note: str) -> None:
+        self.progress.update(min(self.config.budget_s, self.ledger.spent() + extra_s), self.config.budget_s, note)
+
+    def labels_file(self, stage: int) -> Path:
+        return self.folder / f"labels-{stage}.npz"
+
+    def labels_until(self, stage: int) -> Labels:
+        return sum((Labels.load(self.labels_file(k)) for k in range(stage + 1)), Labels.empty(len(self.atoms)))
+
+    def trajectory(self, file: Path, purpose: str, temperature_K: float, frames: int, every: int, discard: int, share: float) -> Labels:
+        """A teacher trajectory, cut short when it has used its share of the budget."""
+        from mlff_sim.distill.sampling import teacher_trajectory
+
+        if not file.exists():
+            with self.ledger.spend(purpose):
+                self.teacher.reset()
+                begun = time.perf_counter()
+                kept: list[tuple[Array, float, Array]] = []
+                for frame in teacher_trajectory(
+                    self.teacher,
+                    self.atoms.get_positions(),
+                    self.atoms.get_masses(),
+                    temperature_K=temperature_K,
+                    steps=discard + frames * every,
+                    every=every,
+                    discard=discard,
+                    rng=np.random.default_rng([self.config.seed, *purpose.encode()]),
+                ):
+                    kept.append(frame)
+                    seconds = time.perf_counter() - begun
+                    self.tick(seconds, "teacher trajectory")
+                    if seconds > share * self.config.budget_s and len(kept) >= 20:
+                        break
+                x, e, f = zip(*kept, strict=True)
+                Labels(np.array(x), np.array(e), np.array(f)).save(file)
+            self.ledger.save()
+        return Labels.load(file)
+
+    def plan_labels(self, known: Labels) -> None:
+        """Decide once how many labels the budget allows, from the measured cost of one."""
+        if "seconds_per_label" not in self.ledger.data:
+            begun = time.perf_counter()
+            sample = label(self.teacher, known.positions[-20:])
+            self.ledger.data["seconds_per_label"] = (time.perf_counter() - begun) / max(1, len(sample))
+
+    def label_count(self, stage: int) -> int:
+        affordable = TEACHER_SHARE * self.config.budget_s / self.ledger.data["seconds_per_label"]
+        return max(64, int(ROUNDS[stage - 1][0] * min(MAX_LABELS, affordable)))
+
+    def sample_and_label(self, stage: int) -> None:
+        """New frames from the student as it is, answered by the teacher."""
+        from mlff_sim.distill.sampling import student_frames
+
+        if self.labels_file(stage).exists():
+            return
+        known = self.labels_until(stage - 1)
+        with self.ledger.spend("sampling"):
+            frames = student_frames(
+                self.network,
+                known,
+                self.atoms.get_masses(),
+                temperatures_K=self.range,
+                count=self.label_count(stage),
+                rng=np.random.default_rng([self.config.seed, 3, stage]),
+            )
+        with self.ledger.spend("teacher"):
+            begun = time.perf_counter()
+            parts = []
+            for part in np.array_split(frames, max(1, len(frames) // 50)):
+                parts.append(label(self.teacher, part))
+                self.tick(time.perf_counter() - begun, f"round {stage}: teacher labels")
+            sum(parts, Labels.empty(len(self.atoms))).save(self.labels_file(stage))
+        self.ledger.save()
+
+    def training_seconds(self, stage: int) -> float:
+        """This stage's share of what is left when the labels still to come are paid for."""
+        to_come = sum(self.label_count(s) for s in range(stage + 1, len(ROUNDS) + 1)) * self.ledger.data["seconds_per_label"]
+        left = self.config.budget_s - self.ledger.spent() - 1.03 * to_come
+        shares = [0.02, *(r[1] for r in ROUNDS)]
+        return max(0.5, left * shares[stage] / sum(shares[stage:]))
+
+    def train(self, stage: int, test: Labels) -> float:
+        """Train on all labels so far; returns the force MAE on the test trajectory."""
+        import torch
+
+        from mlff_sim.distill.training import force_mae
+
+        data, labels = self.ledger.data, self.labels_until(stage)
+        own = force_mae(self.network, Labels.load(self.labels_file(stage))) if stage else None
+        seconds = data.setdefault("training_seconds", {}).setdefault(str(stage), self.training_seconds(stage))
+        self.ledger.save()
+        steps = self.trainer.train(labels, seconds, stage, lambda s: self.tick(s, f"round {stage}: training on {len(labels)} labels"))
+        data["spent"]["training"] = self.ledger.spent("training") + seconds
+        mae = force_mae(self.network, test)
+        data["history"].append(
+            {"round": stage, "labels": len(labels), "steps": steps, "force_mae_meV_per_A": mae, "own_states_mae_meV_per_A": own, "spent_s": self.ledger.spent()}
+        )
+        data["stage"] = stage + 1
+        temporary = self.folder / "network.tmp"
+        torch.save(self.network.state_dict(), temporary)
+        os.replace(temporary, self.folder / "network.pt")
+        self.ledger.save()
+        self.tick(0.0, f"round {stage}: force MAE {mae:.1f} meV/A")
+        return mae
+
+    def run(self) -> None:
+        """All rounds, from wherever the folder says the last call stopped."""
+        import torch
+
+        test = self.trajectory(self.folder / "test.npz", "test", self.range[0], frames=200, every=20, discard=500, share=0.05)
+        first = self.trajectory(self.labels_file(0), "teacher", self.range[1], frames=1000, every=2, discard=20, share=0.03)
+        self.network.set_statistics(torch.from_numpy(first.positions).float(), torch.from_numpy(first.energies).float())
+        self.plan_labels(first)
+        if (self.folder / "network.pt").exists():
+            self.network.load_state_dict(torch.load(self.folder / "network.pt", weights_only=True))
+        # Stage 0 trains on the teacher's own short trajectory, stages 1 ... on what the student sampled as well.
+        for stage in range(self.ledger.data["stage"], len(ROUNDS) + 1):
+            if stage:
+                self.sample_and_label(stage)
+            mae = self.train(stage, test)
+            if self.config.target_mae is not None and mae <= self.config.target_mae:
+                break
+
+    def result(self) -> Distillation:
+        """The student with its record."""
+        import torch
+
+        from mlff_sim import __version__
+        from mlff_sim.models.student import Student
+
+        ledger, last = self.ledger, self.ledger.data["history"][-1]
+        labels, test = self.labels_until(last["round"]), Labels.load(self.folder / "test.npz")
+        with torch.no_grad():
+            predicted = torch.cat([self.network(torch.from_numpy(x).float())[0] for x in np.array_split(labels.positions, max(1, len(labels) // 512))])
+        shift = float((labels.energies - predicted.double().numpy()).mean())
+        pair = np.linalg.norm(labels.positions[:, self.network.pair_i] - labels.positions[:, self.network.pair_j], axis=-1)
+        own = [h["own_states_mae_meV_per_A"] for h in ledger.data["history"] if h["own_states_mae_meV_per_A"] is not None]
+        record = {
+            "species": self.atoms.get_chemical_formula("hill"),
+            "recipe": {**ledger.data["settings"], "training": asdict(self.training), "rounds": ROUNDS},
+            "labels": len(labels),
+            "training_range": {"temperature_K": list(self.range), "pair_distance_A": [float(pair.min()), float(pair.max())]},
+            "errors": {
+                "force_mae_meV_per_A": last["force_mae_meV_per_A"],
+                "own_states_mae_meV_per_A": own[-1] if own else None,
+                "test": f"{len(test)} frames of an independent teacher trajectory at {self.range[0]:g} K",
+            },
+            "seconds": ledger.data["spent"],
+            "history": ledger.data["history"],
+            "versions": {p: importlib.metadata.version(p) for p in ("torch", "numpy", "safetensors")} | {"mlff-sim": __version__},
+        }
+        return Distillation(
+            student=Student(self.network, self.atoms.numbers, shift, record),
+            force_mae=last["force_mae_meV_per_A"],
+            own_states_mae=record["errors"]["own_states_mae_meV_per_A"],
+            labels=len(labels),
+            teacher_s=ledger.spent("teacher"),
+            training_s=ledger.spent("training"),
+            sampling_s=ledger.spent("sampling"),
+            test_s=ledger.spent("test"),
+            history=ledger.data["history"],
+        )
+
+
+def distill(atoms: Atoms, teacher: ForceProvider, config: DistillConfig, out: str | Path, progress: Progress | None = None) -> Distillation:
+    """Distil a teacher into a student of one molecule and write its file.
+
+    Rounds of student-driven sampling at several temperatures, teacher labels and warm-start training. What is
+    unfinished lives in `OUT.work`; the same call takes it up again, with the seconds already spent counted.
+
+    Args:
+        atoms: the molecule, where sampling starts.
+        teacher: bound to it.
+        config: temperatures, budget, target, seed.
+        out: student file to write.
+        progress: told seconds of the budget spent.
+
+    Raises:
+        InputError: a periodic structure, or a work folder of other settings.
+    """
+    if atoms.pbc.any():
+        raise InputError("this student describes molecules in vacuum; the structure is periodic.")
+    if len(atoms) < 3:
+        raise InputError(f"the structure has {len(atoms)} atoms; a student needs at least 3.")
+    folder = Path(f"{out}.work")
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Distiller(atoms, teacher, config, folder, progress or Silent())
+    run.run()
+    result = run.result()
+    save_student(result.student, out)
+    shutil.rmtree(folder)
+    return result

@@ -1,0 +1,136 @@
+"""The fast engine: the flows between two slow kicks run as one compiled graph.
+
+Positions and momenta stay float64, the network computes in its own precision (float32). The scheme is the same
+tuple the reference executes; only who executes it differs. No autotuning is used: it could pick another kernel
+after a restart, and a resumed run would not be the unbroken one.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlff_sim.forces import Array, Evaluation
+from mlff_sim.integrators.force_table import ForceTable
+from mlff_sim.integrators.schemes import Bath, Drift, Flow, Kick, Scheme
+from mlff_sim.integrators.stepper import Langevin, Stepper
+from mlff_sim.models.student import Student
+from mlff_sim.state import State
+
+Segment = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
+
+
+class FusedStepper(Stepper):
+    """A `Stepper` whose flows of one torch student are compiled; everything else is inherited.
+
+    Args:
+        scheme, timestep, masses, forces, state, bath: as for `Stepper`.
+        fast: name of the force in the table that is a `Student`.
+        compile: False runs the same graph eagerly (for comparison, and where no compiler is at hand).
+    """
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        timestep: float,
+        masses: Array,
+        forces: ForceTable,
+        state: State,
+        bath: Langevin | None = None,
+        *,
+        fast: str = "student",
+        compile: bool = True,
+    ) -> None:
+        """Split the scheme at its slow kicks; compilation happens at the first step."""
+        super().__init__(scheme, timestep, masses, forces, state, bath)
+        student = forces.providers[fast]
+        assert isinstance(student, Student)
+        self.fast, self.student = fast, student
+        self.compiled = compile
+        self.program: list[tuple[Scheme, Segment | None, int, int]] = []
+        for is_slow, group in groupby(self.scheme, key=lambda item: isinstance(item[0], Kick) and item[0].force != fast):
+            flows = tuple(group)
+            drifts = sum(isinstance(flow, Drift) for flow, _ in flows)
+            if is_slow or not drifts:
+                self.program.append((flows, None, 0, 0))
+            else:
+                baths = sum(isinstance(flow, Bath) for flow, _ in flows)
+                self.program.append((flows, self._segment(flows), baths, _evaluations(flows)))
+
+    def _segment(self, flows: Scheme) -> Segment:
+        network, mass = self.student.network, torch.from_numpy(self.masses)[:, None]
+        inverse, root = 1.0 / mass, mass.sqrt()
+        steps: list[tuple[Flow, float, float]] = []
+        for flow, fraction in flows:
+            t = self.timestep * float(fraction)
+            if isinstance(flow, Bath):
+                assert self.bath is not None
+                steps.append((flow, *self.bath.coefficients(t)))
+            else:
+                steps.append((flow, t, 0.0))
+
+        def run(x: Tensor, p: Tensor, f: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+            heat = torch.zeros(x.shape[0], dtype=x.dtype)
+            energy = torch.zeros(x.shape[0], dtype=f.dtype)
+            stale, draw = False, 0
+            for flow, a, b in steps:
+                if isinstance(flow, Kick):
+                    if stale:
+                        energy, f = network(x)
+                        stale = False
+                    p = p + a * f.to(p.dtype)
+                elif isinstance(flow, Drift):
+                    x = x + a * (p * inverse)
+                    stale = True
+                else:
+                    new = a * p + b * (root * noise[draw])
+                    heat = heat + 0.5 * ((new * new - p * p) * inverse).sum((1, 2))
+                    p, draw = new, draw + 1
+            return x, p, f, energy, heat
+
+        return torch.compile(run, fullgraph=True, dynamic=False) if self.compiled else run
+
+    def step(self) -> None:
+        """One outer step."""
+        for flows, segment, baths, evaluations in self.program:
+            if segment is None:
+                for flow, fraction in flows:
+                    self.apply(flow, fraction)
+            else:
+                self._run(segment, baths, evaluations)
+
+    def _run(self, segment: Segment, baths: int, evaluations: int) -> None:
+        before = self.forces[self.fast]
+        start = time.perf_counter()
+        x, p = self.state.positions, self.state.momenta
+        n = x.shape[1]
+        noise = self.bath.noise(baths, n) if self.bath is not None and baths else np.zeros((0, *x.shape))
+        dtype = self.student.network.mean.dtype
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's compiler warns about its own internals on first use
+            xt, pt, ft, et, heat = segment(torch.from_numpy(x), torch.from_numpy(p), torch.from_numpy(before.forces).to(dtype), torch.from_numpy(noise))
+        self.state = State(xt.numpy(), pt.numpy())
+        self.heat = self.heat + heat.numpy()
+        self.forces.move(self.state.positions)
+        answer = Evaluation(et.double().numpy() + self.student.energy_shift, ft.double().numpy())
+        self.forces.put(self.fast, answer, calls=evaluations * len(x), seconds=time.perf_counter() - start)
+
+
+def _evaluations(flows: Scheme) -> int:
+    """How often the force is computed anew in a segment: once for each kick that follows a drift."""
+    count, stale = 0, False
+    for flow, _ in flows:
+        if isinstance(flow, Kick):
+            count, stale = count + stale, False
+        else:
+            stale = stale or isinstance(flow, Drift)
+    if stale:
+        raise ValueError("a compiled segment must end with a kick, so that its force is known at the end.")
+    return count

@@ -1,0 +1,130 @@
+"""The distilled student of one molecule: inverse pair distances into a small network.
+
+The energy is E = E0 + s N((q - mu) / sigma) with q_ij = 1 / r_ij over all pairs and N a multilayer perceptron
+with SiLU activations; the descriptor is the upper triangle of the Coulomb matrix without charges (Rupp et al.,
+Phys. Rev. Lett. 108, 058301 (2012), doi:10.1103/PhysRevLett.108.058301). The backward pass is written out by
+hand: it makes energy and forces one plain forward graph, which trains with a single backward and compiles whole.
+
+| symbol | variable | shape |
+|---|---|---|
+| r_ij | `d` (vector) | (replicas, pairs, 3) |
+| q | `q` | (replicas, pairs) |
+| mu, sigma | `mean`, `scale` | (pairs,) |
+| s, E0 | `energy_scale`, `energy_shift` | scalars, eV |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mlff_sim.forces import Array, Evaluation
+
+
+class InverseDistanceNet(nn.Module):
+    """Energies and forces of replicas of one molecule, differentiable for training.
+
+    Args:
+        n_atoms: atoms of the molecule.
+        widths: hidden widths, for instance (256, 256).
+    """
+
+    pair_i: Tensor
+    pair_j: Tensor
+    incidence: Tensor
+    mean: Tensor
+    scale: Tensor
+    energy_scale: Tensor
+
+    def __init__(self, n_atoms: int, widths: Sequence[int]) -> None:
+        """Build the layers with PyTorch's default initialisation; set statistics with `set_statistics`."""
+        super().__init__()
+        self.n_atoms, self.widths = n_atoms, tuple(int(w) for w in widths)
+        i, j = torch.triu_indices(n_atoms, n_atoms, 1)
+        pairs = len(i)
+        incidence = torch.zeros(n_atoms, pairs)
+        incidence[i, torch.arange(pairs)] = 1.0
+        incidence[j, torch.arange(pairs)] = -1.0
+        self.register_buffer("pair_i", i, persistent=False)
+        self.register_buffer("pair_j", j, persistent=False)
+        self.register_buffer("incidence", incidence, persistent=False)
+        self.register_buffer("mean", torch.zeros(pairs))
+        self.register_buffer("scale", torch.ones(pairs))
+        self.register_buffer("energy_scale", torch.tensor(1.0))
+        sizes = [pairs, *self.widths, 1]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+
+    @torch.no_grad()
+    def set_statistics(self, positions: Tensor, energies: Tensor) -> None:
+        """Standardise inputs and output on training data: positions (frames, n, 3) in A, energies (frames,) in eV."""
+        d = positions[:, self.pair_i] - positions[:, self.pair_j]
+        q = torch.rsqrt((d * d).sum(-1))
+        self.mean.copy_(q.mean(0))
+        self.scale.copy_(q.std(0).clamp_min(1e-3))
+        self.energy_scale.copy_(energies.std().clamp_min(1e-3))
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy without E0 in eV, shape (replicas,), and forces in eV/A, shape (replicas, n, 3).
+
+        Pair vectors are formed in the precision of `positions` and rounded to that of the weights after,
+        so that a molecule far from the origin loses nothing.
+        """
+        d = (positions[:, self.pair_i] - positions[:, self.pair_j]).to(self.mean.dtype)
+        q = torch.rsqrt((d * d).sum(-1))
+        h = (q - self.mean) / self.scale
+        slopes = []
+        for layer in list(self.layers)[:-1]:
+            z = layer(h)
+            s = torch.sigmoid(z)
+            h = z * s
+            slopes.append(s * (1.0 + z * (1.0 - s)))
+        head = self.layers[-1]
+        energy = head(h)[:, 0] * self.energy_scale
+        g = head.weight * slopes[-1]  # dN/dz of the last hidden layer
+        for layer, slope in zip(reversed(list(self.layers)[1:-1]), reversed(slopes[:-1]), strict=True):
+            g = (g @ layer.weight) * slope
+        g = (g @ self.layers[0].weight) * (self.energy_scale / self.scale)  # dE/dq
+        # dE/dx_i = sum_j dE/dq_ij * (-q_ij^3) (x_i - x_j), hence the force:
+        return energy, torch.matmul(self.incidence, (g * q**3)[..., None] * d)
+
+
+class Student:
+    """A trained network bound to its species: the cheap `ForceProvider`.
+
+    Attributes:
+        network: the torch module, in float32, in evaluation mode.
+        energy_shift: E0 in eV, added in float64.
+        record: what its file says about it (species, training range, errors, versions).
+    """
+
+    cutoff: float | None = None
+    conservative = True
+    batched = True
+
+    def __init__(self, network: InverseDistanceNet, numbers: Array, energy_shift: float, record: Mapping[str, Any], name: str = "student") -> None:
+        """Bind a network to atomic numbers (n,) and the energy shift E0 in eV."""
+        self.name, self.record = name, dict(record)
+        self.network = network.eval().requires_grad_(False)
+        self.numbers = np.asarray(numbers, dtype=np.int64)
+        self.energy_shift = float(energy_shift)
+        self.dtype = str(network.mean.dtype).removeprefix("torch.")
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """The record of the student's file."""
+        return {"name": self.name, **self.record}
+
+    def reset(self) -> None:
+        """Nothing to forget: a student is a pure function."""
+
+    def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
+        """Evaluate positions of shape (n, 3) or (replicas, n, 3)."""
+        x = torch.from_numpy(np.ascontiguousarray(positions))
+        with torch.inference_mode():
+            energy, forces = self.network(x if x.ndim == 3 else x[None])
+        e, f = energy.double().numpy() + self.energy_shift, forces.double().numpy()
+        return Evaluation(e, f) if x.ndim == 3 else Evaluation(e[0], f[0])

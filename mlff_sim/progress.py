@@ -1,0 +1,19 @@
+"""How long work tells that it is alive, without any library function printing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives the state of a long job; the command line turns it into a bar with rate and time left."""
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        """Say that `done` of `total` units (named by the caller) are finished."""
+
+
+class Silent:
+    """The default: says nothing."""
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        """Do nothing."""

@@ -1,0 +1,23 @@
+"""The one unit system inside the package: eV, Angstrom, atomic mass unit.
+
+Time follows as A (u/eV)^1/2 (about 10.18 fs) and momentum as (eV u)^1/2, the units of ASE. Quantities in
+other units carry a suffix in their name (`timestep_fs`, `temperature_K`); conversions come from
+`ase.units` (CODATA 2014) and are never written out as literals.
+"""
+
+from __future__ import annotations
+
+from ase import units as _ase
+
+FS: float = _ase.fs
+"""One femtosecond in internal time units."""
+PS: float = 1000.0 * _ase.fs
+"""One picosecond in internal time units."""
+KB: float = _ase.kB
+"""Boltzmann's constant, eV/K."""
+HARTREE: float = _ase.Hartree
+"""One Hartree in eV."""
+BOHR: float = _ase.Bohr
+"""One Bohr radius in A."""
+MEV: float = 1e-3
+"""One milli-electronvolt in eV."""
