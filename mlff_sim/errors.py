@@ -18,6 +18,20 @@ class MissingExtra(InputError):
         super().__init__(f"{what} needs an optional package; install it with: pip install 'mlff-sim[{extra}]'")
 
 
+class NonFinite(ArithmeticError):
+    """Positions or forces are no longer numbers.
+
+    Attributes:
+        what: "positions" or "forces".
+        replica, atom: the first offender, from 0.
+    """
+
+    def __init__(self, what: str, replica: int, atom: int) -> None:
+        """Keep the facts."""
+        super().__init__(f"{what} of atom {atom} in replica {replica} are not finite")
+        self.what, self.replica, self.atom = what, replica, atom
+
+
 class SimulationStopped(RuntimeError):
     """A guard ended a run that had left physics behind. The command line exits with code 1.
 

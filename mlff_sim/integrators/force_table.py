@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+import numpy as np
+
+from mlff_sim.errors import NonFinite
 from mlff_sim.forces import Array, Evaluation, ForceProvider, evaluate
 
 
@@ -48,13 +51,22 @@ class ForceTable:
                 self.known[name] = Evaluation(a.energy - b.energy, a.forces - b.forces)
             else:
                 assert self._positions is not None, "move() comes before the first evaluation"
+                _check_finite("positions", self._positions)
                 start = time.perf_counter()
                 self.known[name] = evaluate(self.providers[name], self._positions)
                 self.seconds[name] += time.perf_counter() - start
                 self.calls[name] += len(self._positions)
+                _check_finite("forces", self.known[name].forces)
         return self.known[name]
 
     def reset(self) -> None:
         """Make every model forget its history; what is known at the current positions stays."""
         for provider in self.providers.values():
             provider.reset()
+
+
+def _check_finite(what: str, values: Array) -> None:
+    """Raise `NonFinite` naming the first atom whose values, shape (replicas, n, 3), are not numbers."""
+    if not np.isfinite(values.sum()):
+        r, atom = np.argwhere(~np.isfinite(values).all(axis=-1))[0]
+        raise NonFinite(what, int(r), int(atom))

@@ -33,6 +33,7 @@ class FusedStepper(Stepper):
     Args:
         scheme, timestep, masses, forces, state, bath: as for `Stepper`.
         fast: name of the force in the table that is a `Student`.
+        amp: multiply the hidden layers in bfloat16 (the read-out and all sums stay float32).
         compile: False runs the same graph eagerly (for comparison, and where no compiler is at hand).
     """
 
@@ -47,6 +48,7 @@ class FusedStepper(Stepper):
         *,
         fast: str = "student",
         compile: bool = True,
+        amp: bool = False,
     ) -> None:
         """Split the scheme at its slow kicks; compilation happens at the first step."""
         super().__init__(scheme, timestep, masses, forces, state, bath)
@@ -54,6 +56,7 @@ class FusedStepper(Stepper):
         assert isinstance(student, Student)
         self.fast, self.student = fast, student
         self.compiled = compile
+        student.network.autocast = amp
         self.program: list[tuple[Scheme, Segment | None, int, int]] = []
         for is_slow, group in groupby(self.scheme, key=lambda item: isinstance(item[0], Kick) and item[0].force != fast):
             flows = tuple(group)

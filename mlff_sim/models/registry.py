@@ -105,9 +105,11 @@ def _xtb(method: str) -> Callable[[str, Atoms], ForceProvider]:
 
 def _student(argument: str, atoms: Atoms) -> ForceProvider:
     from mlff_sim.models.checkpoint import load_student, read_record
+    from mlff_sim.models.shipped import student_path
 
-    check_species(read_record(argument)["numbers"], atoms, argument)
-    return load_student(argument)
+    path = student_path(argument)
+    check_species(read_record(path)["numbers"], atoms, argument)
+    return load_student(path)
 
 
 def check_species(numbers: list[int], atoms: Atoms, path: str) -> None:

@@ -43,6 +43,7 @@ class InverseDistanceNet(nn.Module):
     def __init__(self, n_atoms: int, widths: Sequence[int]) -> None:
         """Build the layers with PyTorch's default initialisation; set statistics with `set_statistics`."""
         super().__init__()
+        self.autocast = False
         self.n_atoms, self.widths = n_atoms, tuple(int(w) for w in widths)
         i, j = torch.triu_indices(n_atoms, n_atoms, 1)
         pairs = len(i)
@@ -76,9 +77,14 @@ class InverseDistanceNet(nn.Module):
         d = (positions[:, self.pair_i] - positions[:, self.pair_j]).to(self.mean.dtype)
         q = torch.rsqrt((d * d).sum(-1))
         h = (q - self.mean) / self.scale
+        times, times_transposed = _times, _times_transposed
+        if self.autocast:
+            times, times_transposed = _times_bf16, _times_transposed_bf16
+        elif len(d) == 1 and torch.compiler.is_compiling():
+            times, times_transposed = _times_one, _times_one_transposed
         slopes = []
         for layer in list(self.layers)[:-1]:
-            z = layer(h)
+            z = times(h, layer.weight) + layer.bias
             s = torch.sigmoid(z)
             h = z * s
             slopes.append(s * (1.0 + z * (1.0 - s)))
@@ -86,10 +92,40 @@ class InverseDistanceNet(nn.Module):
         energy = head(h)[:, 0] * self.energy_scale
         g = head.weight * slopes[-1]  # dN/dz of the last hidden layer
         for layer, slope in zip(reversed(list(self.layers)[1:-1]), reversed(slopes[:-1]), strict=True):
-            g = (g @ layer.weight) * slope
-        g = (g @ self.layers[0].weight) * (self.energy_scale / self.scale)  # dE/dq
+            g = times_transposed(g, layer.weight) * slope
+        g = times_transposed(g, self.layers[0].weight) * (self.energy_scale / self.scale)  # dE/dq
         # dE/dx_i = sum_j dE/dq_ij * (-q_ij^3) (x_i - x_j), hence the force:
         return energy, torch.matmul(self.incidence, (g * q**3)[..., None] * d)
+
+
+def _times(h: Tensor, weight: Tensor) -> Tensor:
+    """W h for every row of h."""
+    return h @ weight.T
+
+
+def _times_transposed(g: Tensor, weight: Tensor) -> Tensor:
+    """W^T g for every row of g."""
+    return g @ weight
+
+
+def _times_bf16(h: Tensor, weight: Tensor) -> Tensor:
+    """W h in bfloat16, returned in float32."""
+    return (h.bfloat16() @ weight.bfloat16().T).float()
+
+
+def _times_transposed_bf16(g: Tensor, weight: Tensor) -> Tensor:
+    """W^T g in bfloat16, returned in float32."""
+    return (g.bfloat16() @ weight.bfloat16()).float()
+
+
+def _times_one(h: Tensor, weight: Tensor) -> Tensor:
+    """W h for a single row, as a sum the compiler fuses with its neighbours: no call into a matrix library."""
+    return (h[:, None, :] * weight).sum(-1)
+
+
+def _times_one_transposed(g: Tensor, weight: Tensor) -> Tensor:
+    """W^T g for a single row, reading the same weights as the forward pass, so that they stay in the cache."""
+    return (g[:, :, None] * weight).sum(1)
 
 
 class Student:

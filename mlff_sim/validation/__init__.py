@@ -1,0 +1,40 @@
+"""Validators: arrays in, typed verdicts out. They print nothing, plot nothing and write nothing.
+
+| question | function | answer |
+|---|---|---|
+| is the energy conserved? | `nve_drift` | `Drift` |
+| is every element at the bath's temperature? | `kinetic_temperatures` | `Temperatures` |
+| is the structure the same? | `pair_distributions`, `compare` | `Distribution`, `RdfResult` |
+| is it faster, and from when on? | `measured_speedup`, `predicted_speedup` | `Speedup` |
+| all of it, for the runs of a study | `assess` | `Assessment` |
+"""
+
+from mlff_sim.validation.assess import Assessment, Run, RunAssessment, Speed, assess, distribution_of
+from mlff_sim.validation.breakeven import Speedup, measured_speedup, predicted_speedup
+from mlff_sim.validation.energy import Drift, nve_drift
+from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
+from mlff_sim.validation.rdf import Distribution, RdfResult, compare, pair_distributions
+from mlff_sim.validation.verdict import Verdict, worst
+
+__all__ = [
+    "Assessment",
+    "Distribution",
+    "Drift",
+    "GroupTemperature",
+    "RdfResult",
+    "Run",
+    "RunAssessment",
+    "Speed",
+    "Speedup",
+    "Temperatures",
+    "Verdict",
+    "assess",
+    "compare",
+    "distribution_of",
+    "kinetic_temperatures",
+    "measured_speedup",
+    "nve_drift",
+    "pair_distributions",
+    "predicted_speedup",
+    "worst",
+]

@@ -1,0 +1,68 @@
+"""The command `mlff-sim`: collects the verbs and turns mistakes into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+from typer.exceptions import TyperException
+
+from mlff_sim.cli.console import FAIL, USAGE, error_line, quiet_threads
+from mlff_sim.cli.demo import demo
+from mlff_sim.cli.distill import distill
+from mlff_sim.cli.hybrid import hybrid
+from mlff_sim.cli.md import md
+from mlff_sim.cli.models import models
+from mlff_sim.cli.validate import validate
+from mlff_sim.errors import InputError, SimulationStopped
+
+app = typer.Typer(
+    name="mlff-sim",
+    help="Molecular dynamics in which a cheap student advances, the expensive teacher corrects, and a report says whether it is the same physics.\n\n"
+    "Exit codes: 0 pass, 1 fail or a run that was stopped, 2 a mistake in the input, 3 inconclusive.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for verb in (distill, hybrid, md, validate, models, demo):
+    app.command()(verb)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from mlff_sim import __version__
+
+        typer.echo(f"mlff-sim {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit.")) -> None:
+    """Options of the command itself."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    quiet_threads()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(args=given or ["--help"], standalone_mode=False)
+    except TyperException as error:
+        verb = next((f" {a}" for a in given if not a.startswith("-")), "")
+        error_line(f"{error.format_message()} (see mlff-sim{verb} --help)")
+        sys.exit(USAGE)
+    except InputError as error:
+        error_line(str(error))
+        sys.exit(USAGE)
+    except SimulationStopped as error:
+        error_line(str(error))
+        sys.exit(FAIL)
+    except (KeyboardInterrupt, typer.Abort):
+        error_line("interrupted; the same command with --resume (distill: the same command) continues.")
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

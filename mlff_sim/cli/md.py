@@ -1,0 +1,49 @@
+"""`mlff-sim md`: plain dynamics with one model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mlff_sim.cli import options as o
+from mlff_sim.simulation import RunConfig
+
+
+def md(
+    structure: o.Structure,
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="Any model; see mlff-sim models.")],
+    out: o.Out,
+    ensemble: o.Ensemble = "nvt",
+    timestep_fs: o.TimestepFs = 0.5,
+    duration_ps: o.DurationPs = 10.0,
+    temperature_K: o.TemperatureK = 300.0,
+    friction_per_ps: o.FrictionPerPs = 1.0,
+    equilibrate_ps: o.EquilibratePs = 0.0,
+    every: o.Every = None,
+    replicas: o.Replicas = None,
+    seed: o.Seed = 0,
+    resume: o.Resume = False,
+    compile: o.Compile = True,
+) -> int:
+    """Run velocity Verlet (nve) or BAOAB (nvt) with one model: the baseline, and useful alone.
+
+    Example: ten picoseconds of ethanol, constant energy:
+
+      mlff-sim md --model gfn2-xtb --structure ethanol --ensemble nve --duration-ps 10 --out runs/ethanol-nve
+    """
+    config = RunConfig(
+        structure=structure,
+        teacher=model,
+        ensemble=ensemble,
+        timestep_fs=timestep_fs,
+        duration_ps=duration_ps,
+        temperature_K=temperature_K,
+        friction_per_ps=friction_per_ps,
+        equilibrate_ps=equilibrate_ps,
+        every=every,
+        replicas=replicas,
+        seed=seed,
+        compile=compile,
+    )
+    return o.carry_out(config, out, resume)

@@ -1,0 +1,63 @@
+"""Options that `hybrid` and `md` share, and how a run is carried out and told about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlff_sim.cli.console import FAIL, PASS, out, progress_bar
+from mlff_sim.errors import SimulationStopped
+from mlff_sim.simulation import RunConfig
+
+Structure = Annotated[str, typer.Option("--structure", metavar="FILE[@INDEX]", help="Structure in any format ASE reads, or 'aspirin', 'ethanol'. Velocities in it are kept. A slice (@0:5) gives a frame to each replica.")]
+Ensemble = Annotated[str, typer.Option("--ensemble", metavar="nve|nvt", help="Velocity Verlet inside (nve) or BAOAB Langevin (nvt).")]
+TimestepFs = Annotated[float, typer.Option("--timestep-fs", help="Inner time step.")]
+DurationPs = Annotated[float, typer.Option("--duration-ps", help="Length of production.")]
+TemperatureK = Annotated[float, typer.Option("--temperature-K", help="Bath, and velocities that are drawn.")]
+FrictionPerPs = Annotated[float, typer.Option("--friction-per-ps", help="Langevin friction.")]
+EquilibratePs = Annotated[float, typer.Option("--equilibrate-ps", help="NVT before production, not recorded.")]
+Every = Annotated[int | None, typer.Option("--every", metavar="FRAMES", help="Outer steps between recorded frames. [default: about 10 fs]")]
+Replicas = Annotated[int | None, typer.Option("--replicas", help="Independent copies. [default: one for each frame given]")]
+Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Run folder to write.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out exactly; start it if there is no checkpoint yet.")]
+Compile = Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the student's inner loop.")]
+Amp = Annotated[bool, typer.Option("--amp", help="bfloat16 products in the student's hidden layers.")]
+
+
+def carry_out(config: RunConfig, folder: Path, resume: bool, against: Path | None = None) -> int:
+    """Run, validate, write the report, print the table; returns the exit code.
+
+    0 also when there is not enough data for a verdict: the run itself did what was asked. `mlff-sim validate`
+    tells the two apart (3).
+    """
+    from mlff_sim.simulation import Run
+
+    with progress_bar("steps", config.outer_step_fs / 1000) as bar:
+        run = Run(config, folder, resume=resume, progress=bar)
+        if run.action == "finished":
+            out.print(f"{folder} is already finished ({run.status}).")
+            return PASS if run.status == "finished" else FAIL
+        try:
+            run.run()
+        except SimulationStopped:
+            judge(folder, against)
+            raise
+    return FAIL if judge(folder, against) == "fail" else PASS
+
+
+def judge(folder: Path, against: Path | None, drift_limit: float = 0.1) -> str:
+    """Validate a run folder or a study of them, write results.json and report.html, print the table."""
+    from mlff_sim.report import write_report
+    from mlff_sim.report.text import print_table
+    from mlff_sim.runfolder import find_runs, read_run
+    from mlff_sim.validation.assess import assess, load_reference
+
+    runs = [read_run(p) for p in find_runs(folder)]
+    assessment = assess(runs, load_reference(against) if against else None, drift_limit)
+    results = write_report(assessment, folder)
+    print_table(assessment, out)
+    out.print(f"report:  {folder / 'report.html'}\nresults: {folder / 'results.json'}")
+    return str(results["verdict"])

@@ -1,0 +1,295 @@
+"""From run folders to one typed assessment: what was judged, how it came out, and what was not judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlff_sim.forces import Array
+from mlff_sim.units import MEV
+from mlff_sim.validation.breakeven import Speedup, measured_speedup, predicted_speedup
+from mlff_sim.validation.energy import BLOCKS, Drift, nve_drift
+from mlff_sim.validation.ensemble import Temperatures, kinetic_temperatures
+from mlff_sim.validation.rdf import Distribution, RdfResult, compare, pair_distributions
+from mlff_sim.validation.verdict import Verdict, worst
+
+RELAXATION_TIMES = 3.0
+"""A Langevin bath forgets the start as exp(-friction t); after three of these 5 % are left."""
+MOST_CUT = 0.2
+"""Never leave out more than this share of a run."""
+
+
+RECIPE = ("kind", "ensemble", "temperature_K", "timestep_fs", "k_steps", "friction_per_ps", "replicas", "duration_ps", "seed", "models", "versions")
+"""Settings of a run that are remembered with its distributions."""
+
+
+class Run(Protocol):
+    """What a run folder holds; see `mlff_sim.runfolder.RunData` for shapes and units."""
+
+    @property
+    def folder(self) -> Path: ...  # noqa: D102
+    @property
+    def settings(self) -> dict[str, Any]: ...  # noqa: D102
+    @property
+    def time_ps(self) -> Array: ...  # noqa: D102
+    @property
+    def conserved(self) -> Array: ...  # noqa: D102
+    @property
+    def residual_mae(self) -> Array | None: ...  # noqa: D102
+    @property
+    def positions(self) -> Array: ...  # noqa: D102
+    @property
+    def momenta(self) -> Array: ...  # noqa: D102
+    @property
+    def wall(self) -> dict[str, Array]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Wall time of a hybrid run against the all-teacher baseline.
+
+    Attributes:
+        measured: from alternating blocks; None where the run timed no baseline.
+        predicted: from the times of single calls; None where the run did not measure them.
+        investment_s: s spent on sampling, labels and training of the student; None if unknown.
+        split_s_per_ps: s/ps per replica of the run by "teacher", "student" and "rest".
+    """
+
+    measured: Speedup | None
+    predicted: float | None
+    investment_s: float | None
+    split_s_per_ps: Mapping[str, float]
+
+    @property
+    def ratio(self) -> float | None:
+        """Measured over predicted."""
+        return self.measured.value / self.predicted if self.measured and self.predicted else None
+
+    @property
+    def break_even_ps(self) -> float | None:
+        """Simulated ps after which distillation has paid for itself; None if never or unknown."""
+        return self.measured.break_even_ps(self.investment_s) if self.measured and self.investment_s is not None else None
+
+
+@dataclass(frozen=True)
+class RunAssessment:
+    """One run folder, judged.
+
+    Attributes:
+        name: of the folder.
+        settings: its `run.json`.
+        cut_ps: start of the run that temperature and structure leave out as equilibration.
+        time_ps: ps, shape (frames,).
+        energy: conserved energy relative to the first frame, meV/atom, shape (frames, replicas).
+        residual: mean absolute residual force, meV/A, shape (frames, replicas); None without a student.
+        drift: NVE only.
+        temperatures: judged in NVT, reported in NVE.
+        rdf: None without a reference.
+        speed: None for plain dynamics.
+        notes: what was not judged and why, or how the run ended.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    cut_ps: float
+    time_ps: Array
+    energy: Array
+    residual: Array | None
+    drift: Drift | None
+    temperatures: Temperatures | None
+    rdf: RdfResult | None
+    speed: Speed | None
+    notes: tuple[str, ...]
+
+    @property
+    def ensemble(self) -> str:
+        """The word "nve" or "nvt"."""
+        return str(self.settings["ensemble"])
+
+    @property
+    def ended(self) -> Verdict | None:
+        """FAIL where a guard stopped the run, INCONCLUSIVE where it was interrupted, None where it finished."""
+        if self.settings.get("status") == "finished":
+            return None
+        return Verdict.FAIL if self.settings.get("stop") else Verdict.INCONCLUSIVE
+
+    @property
+    def parts(self) -> dict[str, Verdict | None]:
+        """Verdict of each part; None where it was not judged."""
+        return {
+            "ended": self.ended,
+            "nve": self.drift.verdict if self.drift else None,
+            "temperature": self.temperatures.verdict if self.temperatures else None,
+            "rdf": self.rdf.verdict if self.rdf else None,
+        }
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the judged parts."""
+        return worst(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """One or several runs of a study.
+
+    Attributes:
+        runs: in the order given.
+        notes: about the study as a whole.
+    """
+
+    runs: tuple[RunAssessment, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all judged parts of all runs; inconclusive where nothing could be judged."""
+        return worst(v for run in self.runs for v in run.parts.values())
+
+    @property
+    def main(self) -> RunAssessment:
+        """The run that speed and settings are quoted from: hybrid before plain, NVT before NVE."""
+        return min(self.runs, key=lambda r: (r.settings.get("kind") != "hybrid", r.ensemble != "nvt"))
+
+    def worst_of(self, part: str) -> RunAssessment | None:
+        """The run whose `part` ("nve", "temperature", "rdf", "ended") came out worst; the main run among equals."""
+        judged = [r for r in self.runs if r.parts[part] is not None]
+        if not judged:
+            return None
+        bad = worst(r.parts[part] for r in judged)
+        equals = [r for r in judged if r.parts[part] is bad]
+        return self.main if self.main in equals else equals[0]
+
+
+def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift_limit: float = 0.1) -> Assessment:
+    """Judge the runs of a study.
+
+    Energy drift is judged on NVE runs, temperature on NVT runs, structure on NVT runs against the reference
+    (on NVE runs where there is no other). A run that a guard stopped fails. Speed is reported, not judged.
+
+    Args:
+        runs: one or more run folders, read.
+        against: reference for the structure: a run of the teacher alone, or a stored distribution.
+        drift_limit: meV/atom/ps.
+
+    Returns:
+        The assessment; it is inconclusive, with a note on what would settle it, where nothing could be judged.
+
+    Raises:
+        InputError: the reference is of another molecule or temperature.
+        ValueError: no runs.
+    """
+    if not runs:
+        raise ValueError("no run to assess; give at least one.")
+    reference = against if against is None or isinstance(against, Distribution) else distribution_of(against)
+    any_nvt = any(r.settings["ensemble"] == "nvt" for r in runs)
+    judged = tuple(_assess_run(r, reference if r.settings["ensemble"] == "nvt" or not any_nvt else None, drift_limit) for r in runs)
+    notes = []
+    if not any(r.drift for r in judged):
+        notes.append("Energy conservation was not judged: add an NVE run (5 or more replicas).")
+    if not any(r.temperatures and r.temperatures.verdict for r in judged):
+        notes.append("Temperature was not judged: add an NVT run.")
+    if reference is None:
+        notes.append("Structure was not judged: give a reference, a run of the teacher alone or a stored distribution.")
+    return Assessment(judged, tuple(notes))
+
+
+def distribution_of(run: Run, block_ps: float | None = None) -> Distribution:
+    """Pair-distance distributions of a run after its equilibration, with its settings as recipe."""
+    rows = _sound_rows(run)
+    keep = rows & (run.time_ps >= _equilibration_ps(run.settings, run.time_ps[rows]))
+    config = run.settings
+    recipe = {name: config.get(name) for name in RECIPE}
+    if config["ensemble"] == "nve":
+        recipe["temperature_K"] = None
+    return pair_distributions(run.positions[keep], run.time_ps[keep], np.asarray(config["structure"]["numbers"]), block_ps, recipe)
+
+
+def _sound_rows(run: Run) -> NDArray[np.bool_]:
+    """Frames before the first that is not finite (a run that was stopped may end in one)."""
+    parts = (run.conserved, run.positions, run.momenta)
+    bad = np.zeros(len(run.time_ps), dtype=bool)
+    for part in parts:
+        bad |= ~np.isfinite(part).reshape(len(part), -1).all(axis=1)
+    first = int(np.argmax(bad)) if bad.any() else len(bad)
+    return np.arange(len(bad)) < first
+
+
+def _equilibration_ps(settings: Mapping[str, Any], time_ps: Array) -> float:
+    """Time from which an NVT run counts: three relaxation times of its bath, less what it equilibrated unrecorded."""
+    friction = settings.get("friction_per_ps") or 0.0
+    if settings["ensemble"] != "nvt" or not len(time_ps):
+        return 0.0
+    span = float(time_ps[-1] - time_ps[0])
+    needed = RELAXATION_TIMES / friction - (settings.get("equilibrate_ps") or 0.0) if friction > 0 else np.inf
+    return float(time_ps[0]) + float(np.clip(needed, 0.0, MOST_CUT * span))
+
+
+def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) -> RunAssessment:
+    """Judge one run by everything that applies to it."""
+    settings, rows = run.settings, _sound_rows(run)
+    structure, nvt = settings["structure"], settings["ensemble"] == "nvt"
+    n, time_ps, conserved = len(structure["numbers"]), run.time_ps[rows], run.conserved[rows]
+    cut_ps = _equilibration_ps(settings, time_ps)
+    keep = rows & (run.time_ps >= cut_ps)
+    notes = [_ending(settings)] if settings.get("status") != "finished" else []
+    drift = temperatures = rdf = None
+    if not nvt:
+        if len(time_ps) >= (3 if conserved.shape[1] > 1 else BLOCKS):
+            drift = nve_drift(time_ps, conserved.T, n, drift_limit)
+        else:
+            notes.append(f"Energy drift was not judged: {len(time_ps)} frames are too few; run longer or record more often.")
+    if keep.sum() >= 2:
+        masses, numbers = np.asarray(structure["masses"], dtype=np.float64), np.asarray(structure["numbers"])
+        target = float(settings["temperature_K"]) if nvt else None
+        temperatures = kinetic_temperatures(run.momenta[keep], masses, numbers, target, bool(settings["com_removed"]))
+        if reference is not None:
+            rdf = compare(distribution_of(run), reference)
+    else:
+        notes.append("Temperature and structure were not judged: fewer than 2 frames; run longer or record more often.")
+    return RunAssessment(
+        name=Path(run.folder).name,
+        settings=settings,
+        cut_ps=cut_ps,
+        time_ps=time_ps,
+        energy=(conserved - conserved[:1]) / (MEV * n),
+        residual=None if run.residual_mae is None else run.residual_mae[rows] / MEV,
+        drift=drift,
+        temperatures=temperatures,
+        rdf=rdf,
+        speed=_speed(run) if settings.get("kind") == "hybrid" else None,
+        notes=tuple(notes),
+    )
+
+
+def _ending(settings: Mapping[str, Any]) -> str:
+    """How an unfinished run ended, in one line."""
+    stop = settings.get("stop")
+    if not stop:
+        return f"The run is not complete (status '{settings.get('status')}'): finish it."
+    return f"Stopped at outer step {stop['step']} by the guard '{stop['rule']}' (replica {stop['replica']}, atom {stop['atom']}): {stop['detail']}"
+
+
+def _speed(run: Run) -> Speed:
+    """Measured and predicted speed of a hybrid run."""
+    settings = run.settings
+    hybrid, baseline = (np.asarray(run.wall.get(f"block_{name}_s_per_ps", ()), dtype=np.float64) for name in ("hybrid", "baseline"))
+    measured = measured_speedup(hybrid, baseline, float(settings["timestep_fs"])) if len(hybrid) and len(baseline) else None
+    timing = settings.get("timing") or {}
+    predicted = timing.get("predicted_speedup")
+    if predicted is None and all(timing.get(k) for k in ("teacher_ms", "student_inner_us", "baseline_teacher_ms")):
+        predicted = predicted_speedup(int(settings["k_steps"]), timing["baseline_teacher_ms"], timing["teacher_ms"], 1e-3 * timing["student_inner_us"])
+    spent = (settings.get("models", {}).get("student") or {}).get("seconds")
+    if isinstance(spent, Mapping):
+        spent = sum(float(s) for s in spent.values()) if spent else None
+    wall = settings.get("wall_s") or {}
+    per_ps = {}
+    if wall.get("total") and len(hybrid):
+        # Shares of the whole run on the median block: compilation and start-up stay out of the speed.
+        per_ps = {k: float(np.median(hybrid)) * (wall.get(k) or 0.0) / wall["total"] for k in ("teacher", "student", "rest")}
+    return Speed(measured, None if predicted is None else float(predicted), None if spent is None else float(spent), per_ps)
