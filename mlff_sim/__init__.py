@@ -1,1 +1,50 @@
+"""Fast, certified molecular dynamics of trained force fields: a cheap student advances, the expensive teacher corrects."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mlff_sim.errors import InputError, SimulationStopped
+    from mlff_sim.forces import Evaluation, ForceProvider, check_provider
+    from mlff_sim.models.registry import load_model
+    from mlff_sim.report import validate
+    from mlff_sim.simulation import RunConfig, run
+    from mlff_sim.structure import read_structure
+
+_HOME = {
+    "InputError": "errors",
+    "SimulationStopped": "errors",
+    "Evaluation": "forces",
+    "ForceProvider": "forces",
+    "check_provider": "forces",
+    "load_model": "models.registry",
+    "validate": "report",
+    "RunConfig": "simulation",
+    "run": "simulation",
+    "read_structure": "structure",
+}
+
+__all__ = [
+    "Evaluation",
+    "ForceProvider",
+    "InputError",
+    "RunConfig",
+    "SimulationStopped",
+    "__version__",
+    "check_provider",
+    "load_model",
+    "read_structure",
+    "run",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public names when they are first used, so that `import mlff_sim` costs nothing (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'mlff_sim' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mlff_sim.{_HOME[name]}"), name)

@@ -143,7 +143,9 @@ def check_provider(
         u = rng.standard_normal(x.shape)
         u /= np.linalg.norm(u)
         # Fourth-order central difference: truncation h^4, far below the tolerance at these steps.
-        slope = (8 * (energy(x + h * u) - energy(x - h * u)) - (energy(x + 2 * h * u) - energy(x - 2 * h * u))) / (12 * h)
+        slope = (8 * (energy(x + h * u) - energy(x - h * u)) - (energy(x + 2 * h * u) - energy(x - 2 * h * u))) / (
+            12 * h
+        )
         gradient = max(gradient, abs(slope + float((f0 * u).sum())))
     shift = np.abs(forces(x + np.array([1.7, -0.9, 2.3])) - f0).max()
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]

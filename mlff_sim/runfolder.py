@@ -99,7 +99,7 @@ def read_run(folder: str | Path) -> RunData:
         raise InputError(f"'{folder}' holds an unfinished run; finish it with the same command and --resume.")
     try:
         with h5py.File(path) as f:
-            rows = {name: f[name][()] if name in f else None for name in ROWS}
+            rows: dict[str, Any] = {name: f[name][()] if name in f else None for name in ROWS}
             wall = {name: data[()] for name, data in f.get("wall", {}).items()}
     except OSError as error:
         raise InputError(f"'{path}' is truncated or no HDF5 file.") from error
@@ -164,7 +164,9 @@ class RunWriter:
             details = ", ".join(f"{k} {theirs.get(k)} there, {mine.get(k)} here" for k in changed)
             raise InputError(f"output folder '{self.folder}' holds a different run ({details}); give a new folder.")
         if not resume:
-            raise InputError(f"output folder '{self.folder}' already holds this run; continue it with --resume, or give a new folder.")
+            raise InputError(
+                f"output folder '{self.folder}' already holds this run; continue it with --resume, or give a new folder."
+            )
         return "resume" if old["status"] == "running" else "finished"
 
     def open(self) -> None:
@@ -216,7 +218,12 @@ class RunWriter:
                 for name in [*(n for n in part if n != "wall"), *("wall/" + n for n in part.get("wall", {}))]:
                     data = part[name][()]
                     if name not in out:
-                        out.create_dataset(name, data=data, maxshape=(None, *data.shape[1:]), chunks=True if data.size else (1, *[max(1, n) for n in data.shape[1:]]))
+                        out.create_dataset(
+                            name,
+                            data=data,
+                            maxshape=(None, *data.shape[1:]),
+                            chunks=True if data.size else (1, *[max(1, n) for n in data.shape[1:]]),
+                        )
                     else:
                         out[name].resize(len(out[name]) + len(data), axis=0)
                         out[name][len(out[name]) - len(data) :] = data
@@ -289,4 +296,9 @@ def hardware() -> dict[str, Any]:
             model = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), model)
     except OSError:
         pass
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS", "1"), "system": platform.platform()}
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "1"),
+        "system": platform.platform(),
+    }

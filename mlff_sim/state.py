@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlff_sim.forces import Array
 from mlff_sim.units import KB
@@ -25,12 +27,15 @@ class State:
     def __post_init__(self) -> None:
         """Check the shapes once."""
         if self.positions.ndim != 3 or self.positions.shape != self.momenta.shape:
-            raise ValueError(f"positions {self.positions.shape} and momenta {self.momenta.shape} must both be (replicas, atoms, 3).")
+            raise ValueError(
+                f"positions {self.positions.shape} and momenta {self.momenta.shape} must both be (replicas, atoms, 3)."
+            )
 
 
 def kinetic_energy(momenta: Array, masses: Array) -> Array:
     """Kinetic energy sum p^2 / 2m in eV, shape (R,), of momenta (R, n, 3) and masses (n,) in u."""
-    return 0.5 * np.einsum("rni,rni,n->r", momenta, momenta, 1.0 / masses)
+    kinetic: Array = 0.5 * np.einsum("rni,rni,n->r", momenta, momenta, 1.0 / masses)
+    return kinetic
 
 
 def maxwell_boltzmann(masses: Array, temperature_K: float, rng: np.random.Generator, *, remove_com: bool) -> Array:
@@ -43,7 +48,9 @@ def maxwell_boltzmann(masses: Array, temperature_K: float, rng: np.random.Genera
     return p - masses[:, None] * (p.sum(axis=0) / masses.sum()) if remove_com else p
 
 
-def temperature_by_group(momenta: Array, masses: Array, groups: dict[str, Array], *, com_removed: bool) -> dict[str, Array]:
+def temperature_by_group(
+    momenta: Array, masses: Array, groups: Mapping[str, NDArray[np.int64]], *, com_removed: bool
+) -> dict[str, Array]:
     """Kinetic temperature of groups of atoms in K, each of shape (R,).
 
     An atom of mass m carries 3 degrees of freedom, or 3 (1 - m/M) when the total momentum of the mass M is
@@ -53,5 +60,9 @@ def temperature_by_group(momenta: Array, masses: Array, groups: dict[str, Array]
     out = {}
     for name, index in groups.items():
         dof = 3.0 * (1.0 - masses[index] / total).sum() if com_removed else 3.0 * len(index)
-        out[name] = 2.0 * kinetic_energy(momenta[:, index], masses[index]) / (KB * dof) if dof else np.full(len(momenta), np.nan)
+        out[name] = (
+            2.0 * kinetic_energy(momenta[:, index], masses[index]) / (KB * dof)
+            if dof
+            else np.full(len(momenta), np.nan)
+        )
     return out

@@ -35,7 +35,9 @@ def read_structures(spec: str) -> list[Atoms]:
     if path in SHIPPED and not file.exists():
         file = Path(str(resources.files("mlff_sim") / "data" / "structures" / f"{path}.xyz"))
     if not file.is_file():
-        raise InputError(f"structure file '{path}' does not exist; give a file ASE can read or one of: {', '.join(SHIPPED)}.")
+        raise InputError(
+            f"structure file '{path}' does not exist; give a file ASE can read or one of: {', '.join(SHIPPED)}."
+        )
     if file.stat().st_size == 0:
         raise InputError(f"structure file '{path}' is empty.")
     from ase.io import read
@@ -43,7 +45,11 @@ def read_structures(spec: str) -> list[Atoms]:
     try:
         frames = read(file, index=index or "0")
     except Exception as error:
-        raise InputError(f"structure file '{path}': ASE cannot read frame '{index or 0}' ({type(error).__name__}: {error}).".replace("\n", " ")) from error
+        raise InputError(
+            f"structure file '{path}': ASE cannot read frame '{index or 0}' ({type(error).__name__}: {error}).".replace(
+                "\n", " "
+            )
+        ) from error
     frames = frames if isinstance(frames, list) else [frames]
     if not frames or any(len(f) == 0 for f in frames):
         raise InputError(f"structure file '{path}' has no atoms in frame '{index or 0}'.")
@@ -76,7 +82,9 @@ def check_structure(atoms: Atoms, source: str = "structure") -> None:
         i, j, d = neighbor_list("ijd", atoms, MIN_DISTANCE_A)
         if len(d):
             k = int(np.argmin(d))
-            raise InputError(f"{source}: atoms {i[k]} and {j[k]} are {d[k]:.3f} A apart, closer than any bond ({MIN_DISTANCE_A} A).")
+            raise InputError(
+                f"{source}: atoms {i[k]} and {j[k]} are {d[k]:.3f} A apart, closer than any bond ({MIN_DISTANCE_A} A)."
+            )
 
 
 def covalent_bonds(atoms: Atoms) -> list[tuple[int, int]]:

@@ -43,7 +43,15 @@ class Bar:
             self._note, self._origin = note, (done, time.perf_counter())
         seconds = time.perf_counter() - self._origin[1]
         rate = (done - self._origin[0]) / seconds if seconds > 0.5 else 0.0
-        text = "" if not rate else f"{60 * rate * self._scale:.3g} ps/min" if self._scale else "" if self._unit == "s" else f"{rate:.3g} {self._unit}/s"
+        text = (
+            ""
+            if not rate
+            else f"{60 * rate * self._scale:.3g} ps/min"
+            if self._scale
+            else ""
+            if self._unit == "s"
+            else f"{rate:.3g} {self._unit}/s"
+        )
         self._bar.update(self._task, description=note or "working", completed=max(done, 0.0), total=total, rate=text)
 
 
@@ -51,7 +59,13 @@ class Bar:
 def progress_bar(unit: str, scale: float = 0.0) -> Iterator[Bar]:
     """A bar on standard error with rate and time left; nothing at all where that is no terminal."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield Bar(bar, unit, scale)
 

@@ -16,12 +16,35 @@ from mlff_sim.errors import InputError
 
 def distill(
     structure: Structure,
-    teacher: Annotated[str, typer.Option("--teacher", metavar="NAME", help="The model to imitate; see mlff-sim models.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Student file to write (safetensors, any suffix).")],
-    temperature_K: Annotated[str, typer.Option("--temperature-K", metavar="T[,T...]", help="Frames are sampled between the lowest and the highest; the error is reported at the lowest.")] = "300,500",
-    budget: Annotated[str, typer.Option("--budget", metavar="TIME", help="Wall time in all, e.g. 90s, 6min, 2h.")] = "6min",
-    target_mae: Annotated[float | None, typer.Option("--target-mae", metavar="MEV_PER_A", help="Stop once the force error on the test trajectory is below.")] = None,
-    width: Annotated[str | None, typer.Option("--width", metavar="N[,N...]", help="Hidden widths. [default: 256,256; 384,384 above 100 pairs of atoms]")] = None,
+    teacher: Annotated[
+        str, typer.Option("--teacher", metavar="NAME", help="The model to imitate; see mlff-sim models.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Student file to write (safetensors, any suffix).")
+    ],
+    temperature_K: Annotated[
+        str,
+        typer.Option(
+            "--temperature-K",
+            metavar="T[,T...]",
+            help="Frames are sampled between the lowest and the highest; the error is reported at the lowest.",
+        ),
+    ] = "300,500",
+    budget: Annotated[
+        str, typer.Option("--budget", metavar="TIME", help="Wall time in all, e.g. 90s, 6min, 2h.")
+    ] = "6min",
+    target_mae: Annotated[
+        float | None,
+        typer.Option(
+            "--target-mae", metavar="MEV_PER_A", help="Stop once the force error on the test trajectory is below."
+        ),
+    ] = None,
+    width: Annotated[
+        str | None,
+        typer.Option(
+            "--width", metavar="N[,N...]", help="Hidden widths. [default: 256,256; 384,384 above 100 pairs of atoms]"
+        ),
+    ] = None,
     seed: Seed = 0,
 ) -> int:
     """Distil a teacher into a cheap student of one molecule.
@@ -42,21 +65,30 @@ def distill(
         raise InputError(f"--out {out} is a folder; give a file.")
     if seed < 0:
         raise InputError(f"seed {seed} must not be negative.")
-    from mlff_sim.distill.distiller import DistillConfig
-    from mlff_sim.distill.distiller import distill as run
+    from mlff_sim.distill import DistillConfig
+    from mlff_sim.distill import distill as run
     from mlff_sim.models.registry import load_model, resolve
     from mlff_sim.structure import read_structure
 
-    config = DistillConfig(teacher=teacher, temperatures_K=temperatures, budget_s=seconds, target_mae=target_mae, widths=widths, seed=seed)
+    config = DistillConfig(
+        teacher=teacher, temperatures_K=temperatures, budget_s=seconds, target_mae=target_mae, widths=widths, seed=seed
+    )
     resolve(teacher)
     atoms = read_structure(structure)
     model = load_model(teacher, atoms)
     with progress_bar("s") as bar:
         result = run(atoms, model, config, out, bar)
-    own = f", {result.own_states_mae:.2f} meV/A on its own states before the last round" if result.own_states_mae is not None else ""
-    console.print(f"force MAE {result.force_mae:.2f} meV/A on an independent teacher trajectory at {min(temperatures):g} K{own}")
+    own = (
+        f", {result.own_states_mae:.2f} meV/A on its own states before the last round"
+        if result.own_states_mae is not None
+        else ""
+    )
     console.print(
-        f"{result.labels} labels; {result.teacher_s:.0f} s teacher, {result.training_s:.0f} s training, {result.sampling_s:.0f} s sampling, {result.test_s:.0f} s test trajectory"
+        f"force MAE {result.force_mae:.2f} meV/A on an independent teacher trajectory at {min(temperatures):g} K{own}"
+    )
+    console.print(
+        f"{result.labels} labels; {result.teacher_s:.0f} s teacher, {result.training_s:.0f} s training, "
+        f"{result.sampling_s:.0f} s sampling, {result.test_s:.0f} s test trajectory"
     )
     console.print(f"student: {out}")
     return 0

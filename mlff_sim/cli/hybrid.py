@@ -7,21 +7,31 @@ from typing import Annotated
 import typer
 
 from mlff_sim.cli import options as o
-from mlff_sim.cli.console import out  # noqa: F401
 from mlff_sim.errors import InputError
 from mlff_sim.simulation import RunConfig, k_from_fraction, k_from_steps
 
 
 def hybrid(
     structure: o.Structure,
-    teacher: Annotated[str, typer.Option("--teacher", metavar="NAME", help="The model whose physics you want; see mlff-sim models.")],
-    student: Annotated[str, typer.Option("--student", metavar="FILE", help="Student file, 'aspirin-gfn2' (shipped), or any model name.")],
+    teacher: Annotated[
+        str, typer.Option("--teacher", metavar="NAME", help="The model whose physics you want; see mlff-sim models.")
+    ],
+    student: Annotated[
+        str,
+        typer.Option("--student", metavar="FILE", help="Student file, 'aspirin-gfn2' (shipped), or any model name."),
+    ],
     out: o.Out,
     ensemble: o.Ensemble = "nvt",
     timestep_fs: o.TimestepFs = 0.5,
-    k_steps: Annotated[int | None, typer.Option("--k-steps", metavar="K", help="Inner student steps per teacher call.")] = None,
-    corrector_fraction: Annotated[float | None, typer.Option("--corrector-fraction", metavar="F", help="Teacher calls per inner step, 1/K.")] = None,
-    corrector_steps: Annotated[int | None, typer.Option("--corrector-steps", metavar="N", help="Teacher calls in the whole run.")] = None,
+    k_steps: Annotated[
+        int | None, typer.Option("--k-steps", metavar="K", help="Inner student steps per teacher call.")
+    ] = None,
+    corrector_fraction: Annotated[
+        float | None, typer.Option("--corrector-fraction", metavar="F", help="Teacher calls per inner step, 1/K.")
+    ] = None,
+    corrector_steps: Annotated[
+        int | None, typer.Option("--corrector-steps", metavar="N", help="Teacher calls in the whole run.")
+    ] = None,
     duration_ps: o.DurationPs = 10.0,
     temperature_K: o.TemperatureK = 300.0,
     friction_per_ps: o.FrictionPerPs = 1.0,
@@ -29,8 +39,12 @@ def hybrid(
     every: o.Every = None,
     replicas: o.Replicas = None,
     seed: o.Seed = 0,
-    baseline: Annotated[bool, typer.Option("--baseline/--no-baseline", help="Time the all-teacher baseline in alternating blocks.")] = True,
-    scheme: Annotated[str, typer.Option("--scheme", metavar="respa", help="How the two models are combined.")] = "respa",
+    baseline: Annotated[
+        bool, typer.Option("--baseline/--no-baseline", help="Time the all-teacher baseline in alternating blocks.")
+    ] = True,
+    scheme: Annotated[
+        str, typer.Option("--scheme", metavar="respa", help="How the two models are combined.")
+    ] = "respa",
     resume: o.Resume = False,
     compile: o.Compile = True,
     amp: o.Amp = False,
@@ -42,9 +56,19 @@ def hybrid(
       mlff-sim hybrid --structure aspirin --teacher gfn2-xtb --student aspirin-gfn2 \\
         --ensemble nvt --k-steps 12 --duration-ps 20 --friction-per-ps 5 --out runs/aspirin
     """
-    given = [n for n, v in (("--k-steps", k_steps), ("--corrector-fraction", corrector_fraction), ("--corrector-steps", corrector_steps)) if v is not None]
+    given = [
+        n
+        for n, v in (
+            ("--k-steps", k_steps),
+            ("--corrector-fraction", corrector_fraction),
+            ("--corrector-steps", corrector_steps),
+        )
+        if v is not None
+    ]
     if len(given) != 1:
-        raise InputError(f"give exactly one of --k-steps, --corrector-fraction, --corrector-steps; got {' and '.join(given) or 'none'}.")
+        raise InputError(
+            f"give exactly one of --k-steps, --corrector-fraction, --corrector-steps; got {' and '.join(given) or 'none'}."
+        )
     if corrector_fraction is not None:
         k = k_from_fraction(corrector_fraction)
     elif corrector_steps is not None:

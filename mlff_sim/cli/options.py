@@ -11,18 +11,34 @@ from mlff_sim.cli.console import FAIL, PASS, out, progress_bar
 from mlff_sim.errors import SimulationStopped
 from mlff_sim.simulation import RunConfig
 
-Structure = Annotated[str, typer.Option("--structure", metavar="FILE[@INDEX]", help="Structure in any format ASE reads, or 'aspirin', 'ethanol'. Velocities in it are kept. A slice (@0:5) gives a frame to each replica.")]
-Ensemble = Annotated[str, typer.Option("--ensemble", metavar="nve|nvt", help="Velocity Verlet inside (nve) or BAOAB Langevin (nvt).")]
+Structure = Annotated[
+    str,
+    typer.Option(
+        "--structure",
+        metavar="FILE[@INDEX]",
+        help="Structure in any format ASE reads, or 'aspirin', 'ethanol'. Velocities in it are kept. A slice (@0:5) gives a frame to each replica.",
+    ),
+]
+Ensemble = Annotated[
+    str, typer.Option("--ensemble", metavar="nve|nvt", help="Velocity Verlet inside (nve) or BAOAB Langevin (nvt).")
+]
 TimestepFs = Annotated[float, typer.Option("--timestep-fs", help="Inner time step.")]
 DurationPs = Annotated[float, typer.Option("--duration-ps", help="Length of production.")]
 TemperatureK = Annotated[float, typer.Option("--temperature-K", help="Bath, and velocities that are drawn.")]
 FrictionPerPs = Annotated[float, typer.Option("--friction-per-ps", help="Langevin friction.")]
 EquilibratePs = Annotated[float, typer.Option("--equilibrate-ps", help="NVT before production, not recorded.")]
-Every = Annotated[int | None, typer.Option("--every", metavar="FRAMES", help="Outer steps between recorded frames. [default: about 10 fs]")]
-Replicas = Annotated[int | None, typer.Option("--replicas", help="Independent copies. [default: one for each frame given]")]
+Every = Annotated[
+    int | None,
+    typer.Option("--every", metavar="FRAMES", help="Outer steps between recorded frames. [default: about 10 fs]"),
+]
+Replicas = Annotated[
+    int | None, typer.Option("--replicas", help="Independent copies. [default: one for each frame given]")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Run folder to write.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out exactly; start it if there is no checkpoint yet.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in --out exactly; start it if there is no checkpoint yet.")
+]
 Compile = Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the student's inner loop.")]
 Amp = Annotated[bool, typer.Option("--amp", help="bfloat16 products in the student's hidden layers.")]
 

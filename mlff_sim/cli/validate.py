@@ -13,10 +13,24 @@ from mlff_sim.errors import InputError
 
 
 def validate(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Run folder, or a folder of run folders judged as one study.")],
-    against: Annotated[Path | None, typer.Option("--against", metavar="DIR", help="Reference: a run folder, or a reference file (.npz).")] = None,
-    drift_limit: Annotated[float, typer.Option("--drift-limit", metavar="MEV", help="NVE drift allowed, meV/atom/ps.")] = 0.1,
-    write_reference: Annotated[Path | None, typer.Option("--write-reference", metavar="FILE", help="Save the run's distributions as a reference file instead of judging.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Run folder, or a folder of run folders judged as one study.")
+    ],
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="DIR", help="Reference: a run folder, or a reference file (.npz)."),
+    ] = None,
+    drift_limit: Annotated[
+        float, typer.Option("--drift-limit", metavar="MEV", help="NVE drift allowed, meV/atom/ps.")
+    ] = 0.1,
+    write_reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-reference",
+            metavar="FILE",
+            help="Save the run's distributions as a reference file instead of judging.",
+        ),
+    ] = None,
 ) -> int:
     """Judge a run: energy drift, structure, temperatures by element, break-even. Writes results.json and report.html.
 

@@ -101,7 +101,9 @@ class _Ledger:
             data = json.loads(self.path.read_text())
             if data["settings"] != settings:
                 changed = sorted(k for k in settings if data["settings"].get(k) != settings[k])
-                raise InputError(f"'{folder}' holds an unfinished distillation with other settings ({', '.join(changed)}); repeat them, or delete the folder.")
+                raise InputError(
+                    f"'{folder}' holds an unfinished distillation with other settings ({', '.join(changed)}); repeat them, or delete the folder."
+                )
             self.data = data
 
     @contextmanager
@@ -129,7 +131,9 @@ def default_widths(n_atoms: int) -> tuple[int, ...]:
 class _Distiller:
     """One distillation in its work folder; each method is a stage that is skipped when its file is there."""
 
-    def __init__(self, atoms: Atoms, teacher: ForceProvider, config: DistillConfig, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self, atoms: Atoms, teacher: ForceProvider, config: DistillConfig, folder: Path, progress: Progress
+    ) -> None:
         import torch
 
         from mlff_sim.distill.training import Trainer, TrainingConfig
@@ -137,7 +141,12 @@ class _Distiller:
 
         self.atoms, self.teacher, self.config, self.folder, self.progress = atoms, teacher, config, folder, progress
         widths = config.widths or default_widths(len(atoms))
-        settings = {**asdict(config), "widths": widths, "numbers": atoms.numbers.tolist(), "teacher_model": dict(teacher.provenance)}
+        settings = {
+            **asdict(config),
+            "widths": widths,
+            "numbers": atoms.numbers.tolist(),
+            "teacher_model": dict(teacher.provenance),
+        }
         self.ledger = _Ledger(folder, json.loads(json.dumps(settings)))
         self.range = (min(config.temperatures_K), max(config.temperatures_K))
         torch.manual_seed(config.seed)
@@ -154,7 +163,9 @@ class _Distiller:
     def labels_until(self, stage: int) -> Labels:
         return sum((Labels.load(self.labels_file(k)) for k in range(stage + 1)), Labels.empty(len(self.atoms)))
 
-    def trajectory(self, file: Path, purpose: str, temperature_K: float, frames: int, every: int, discard: int, share: float) -> Labels:
+    def trajectory(
+        self, file: Path, purpose: str, temperature_K: float, frames: int, every: int, discard: int, share: float
+    ) -> Labels:
         """A teacher trajectory, cut short when it has used its share of the budget."""
         from mlff_sim.distill.sampling import teacher_trajectory
 
@@ -221,10 +232,12 @@ class _Distiller:
 
     def training_seconds(self, stage: int) -> float:
         """This stage's share of what is left when the labels still to come are paid for."""
-        to_come = sum(self.label_count(s) for s in range(stage + 1, len(ROUNDS) + 1)) * self.ledger.data["seconds_per_label"]
+        to_come = (
+            sum(self.label_count(s) for s in range(stage + 1, len(ROUNDS) + 1)) * self.ledger.data["seconds_per_label"]
+        )
         left = self.config.budget_s - self.ledger.spent() - 1.03 * to_come
         shares = [0.02, *(r[1] for r in ROUNDS)]
-        return max(0.5, left * shares[stage] / sum(shares[stage:]))
+        return float(max(0.5, left * shares[stage] / sum(shares[stage:])))
 
     def train(self, stage: int, test: Labels) -> float:
         """Train on all labels so far; returns the force MAE on the test trajectory."""
@@ -236,11 +249,20 @@ class _Distiller:
         own = force_mae(self.network, Labels.load(self.labels_file(stage))) if stage else None
         seconds = data.setdefault("training_seconds", {}).setdefault(str(stage), self.training_seconds(stage))
         self.ledger.save()
-        steps = self.trainer.train(labels, seconds, stage, lambda s: self.tick(s, f"round {stage}: training on {len(labels)} labels"))
+        steps = self.trainer.train(
+            labels, seconds, stage, lambda s: self.tick(s, f"round {stage}: training on {len(labels)} labels")
+        )
         data["spent"]["training"] = self.ledger.spent("training") + seconds
         mae = force_mae(self.network, test)
         data["history"].append(
-            {"round": stage, "labels": len(labels), "steps": steps, "force_mae_meV_per_A": mae, "own_states_mae_meV_per_A": own, "spent_s": self.ledger.spent()}
+            {
+                "round": stage,
+                "labels": len(labels),
+                "steps": steps,
+                "force_mae_meV_per_A": mae,
+                "own_states_mae_meV_per_A": own,
+                "spent_s": self.ledger.spent(),
+            }
         )
         data["stage"] = stage + 1
         temporary = self.folder / "network.tmp"
@@ -254,8 +276,12 @@ class _Distiller:
         """All rounds, from wherever the folder says the last call stopped."""
         import torch
 
-        test = self.trajectory(self.folder / "test.npz", "test", self.range[0], frames=200, every=20, discard=500, share=0.05)
-        first = self.trajectory(self.labels_file(0), "teacher", self.range[1], frames=1000, every=2, discard=20, share=0.03)
+        test = self.trajectory(
+            self.folder / "test.npz", "test", self.range[0], frames=200, every=20, discard=500, share=0.05
+        )
+        first = self.trajectory(
+            self.labels_file(0), "teacher", self.range[1], frames=1000, every=2, discard=20, share=0.03
+        )
         self.network.set_statistics(torch.from_numpy(first.positions).float(), torch.from_numpy(first.energies).float())
         self.plan_labels(first)
         if (self.folder / "network.pt").exists():
@@ -278,15 +304,27 @@ class _Distiller:
         ledger, last = self.ledger, self.ledger.data["history"][-1]
         labels, test = self.labels_until(last["round"]), Labels.load(self.folder / "test.npz")
         with torch.no_grad():
-            predicted = torch.cat([self.network(torch.from_numpy(x).float())[0] for x in np.array_split(labels.positions, max(1, len(labels) // 512))])
+            predicted = torch.cat(
+                [
+                    self.network(torch.from_numpy(x).float())[0]
+                    for x in np.array_split(labels.positions, max(1, len(labels) // 512))
+                ]
+            )
         shift = float((labels.energies - predicted.double().numpy()).mean())
-        pair = np.linalg.norm(labels.positions[:, self.network.pair_i] - labels.positions[:, self.network.pair_j], axis=-1)
-        own = [h["own_states_mae_meV_per_A"] for h in ledger.data["history"] if h["own_states_mae_meV_per_A"] is not None]
+        pair = np.linalg.norm(
+            labels.positions[:, self.network.pair_i] - labels.positions[:, self.network.pair_j], axis=-1
+        )
+        own = [
+            h["own_states_mae_meV_per_A"] for h in ledger.data["history"] if h["own_states_mae_meV_per_A"] is not None
+        ]
         record = {
             "species": self.atoms.get_chemical_formula("hill"),
             "recipe": {**ledger.data["settings"], "training": asdict(self.training), "rounds": ROUNDS},
             "labels": len(labels),
-            "training_range": {"temperature_K": list(self.range), "pair_distance_A": [float(pair.min()), float(pair.max())]},
+            "training_range": {
+                "temperature_K": list(self.range),
+                "pair_distance_A": [float(pair.min()), float(pair.max())],
+            },
             "errors": {
                 "force_mae_meV_per_A": last["force_mae_meV_per_A"],
                 "own_states_mae_meV_per_A": own[-1] if own else None,
@@ -294,7 +332,8 @@ class _Distiller:
             },
             "seconds": ledger.data["spent"],
             "history": ledger.data["history"],
-            "versions": {p: importlib.metadata.version(p) for p in ("torch", "numpy", "safetensors")} | {"mlff-sim": __version__},
+            "versions": {p: importlib.metadata.version(p) for p in ("torch", "numpy", "safetensors")}
+            | {"mlff-sim": __version__},
         }
         return Distillation(
             student=Student(self.network, self.atoms.numbers, shift, record),
@@ -309,7 +348,9 @@ class _Distiller:
         )
 
 
-def distill(atoms: Atoms, teacher: ForceProvider, config: DistillConfig, out: str | Path, progress: Progress | None = None) -> Distillation:
+def distill(
+    atoms: Atoms, teacher: ForceProvider, config: DistillConfig, out: str | Path, progress: Progress | None = None
+) -> Distillation:
     """Distil a teacher into a student of one molecule and write its file.
 
     Rounds of student-driven sampling at several temperatures, teacher labels and warm-start training. What is

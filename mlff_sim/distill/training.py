@@ -81,7 +81,11 @@ class Trainer:
                 generator.set_state(saved["generator"])
         last_saved = last = time.perf_counter()
         while elapsed < seconds:
-            lr = self.config.learning_rate * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * elapsed / seconds)))
+            lr = (
+                self.config.learning_rate
+                * min(1.0, (step + 1) / 100)
+                * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * elapsed / seconds)))
+            )
             for group in optimizer.param_groups:
                 group["lr"] = lr
             pick = torch.randint(0, len(e), (self.config.batch,), generator=generator)
@@ -107,7 +111,9 @@ class Trainer:
         self.snapshot.unlink(missing_ok=True)
         return step
 
-    def _save(self, stage: int, elapsed: float, step: int, optimizer: SOAP, average: list[Tensor], generator: torch.Generator) -> None:
+    def _save(
+        self, stage: int, elapsed: float, step: int, optimizer: SOAP, average: list[Tensor], generator: torch.Generator
+    ) -> None:
         temporary = self.snapshot.with_suffix(".tmp")
         state = {
             "stage": stage,

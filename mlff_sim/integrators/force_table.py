@@ -24,7 +24,9 @@ class ForceTable:
         seconds: wall time spent in each model.
     """
 
-    def __init__(self, providers: Mapping[str, ForceProvider], differences: Mapping[str, tuple[str, str]] | None = None) -> None:
+    def __init__(
+        self, providers: Mapping[str, ForceProvider], differences: Mapping[str, tuple[str, str]] | None = None
+    ) -> None:
         """Start with nothing evaluated."""
         self.providers, self.differences = dict(providers), dict(differences or {})
         self.calls = dict.fromkeys(self.providers, 0)

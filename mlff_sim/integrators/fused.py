@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from fractions import Fraction
 from itertools import groupby
 
 import numpy as np
@@ -58,7 +57,9 @@ class FusedStepper(Stepper):
         self.compiled = compile
         student.network.autocast = amp
         self.program: list[tuple[Scheme, Segment | None, int, int]] = []
-        for is_slow, group in groupby(self.scheme, key=lambda item: isinstance(item[0], Kick) and item[0].force != fast):
+        for is_slow, group in groupby(
+            self.scheme, key=lambda item: isinstance(item[0], Kick) and item[0].force != fast
+        ):
             flows = tuple(group)
             drifts = sum(isinstance(flow, Drift) for flow, _ in flows)
             if is_slow or not drifts:
@@ -118,7 +119,12 @@ class FusedStepper(Stepper):
         dtype = self.student.network.mean.dtype
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's compiler warns about its own internals on first use
-            xt, pt, ft, et, heat = segment(torch.from_numpy(x), torch.from_numpy(p), torch.from_numpy(before.forces).to(dtype), torch.from_numpy(noise))
+            xt, pt, ft, et, heat = segment(
+                torch.from_numpy(x),
+                torch.from_numpy(p),
+                torch.from_numpy(before.forces).to(dtype),
+                torch.from_numpy(noise),
+            )
         self.state = State(xt.numpy(), pt.numpy())
         self.heat = self.heat + heat.numpy()
         self.forces.move(self.state.positions)

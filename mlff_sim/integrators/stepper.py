@@ -54,15 +54,27 @@ class Stepper:
         heat: eV, shape (replicas,), energy the bath has put in since the start. `K + U - heat` is conserved.
     """
 
-    def __init__(self, scheme: Scheme, timestep: float, masses: Array, forces: ForceTable, state: State, bath: Langevin | None = None) -> None:
+    def __init__(
+        self,
+        scheme: Scheme,
+        timestep: float,
+        masses: Array,
+        forces: ForceTable,
+        state: State,
+        bath: Langevin | None = None,
+    ) -> None:
         """Bind everything; nothing is evaluated yet."""
-        self.scheme, self.timestep, self.forces, self.bath = merged(scheme), float(timestep), forces, bath
+        self.scheme, self.timestep, self.forces = merged(scheme), float(timestep), forces
         if bath is None and any(isinstance(flow, Bath) for flow, _ in scheme):
             raise ValueError("the scheme has a bath flow and no bath was given.")
         self.masses = np.asarray(masses, dtype=np.float64)
-        self.state = state
+        self.restart(state, bath)
+
+    def restart(self, state: State, bath: Langevin | None) -> None:
+        """Go to another state, with another bath, and forget what was evaluated here and the heat."""
+        self.state, self.bath = state, bath
         self.heat = np.zeros(len(state.positions))
-        forces.move(state.positions)
+        self.forces.move(state.positions)
 
     def step(self) -> None:
         """One outer step."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, Evaluation
@@ -19,7 +20,7 @@ class PairModel:
     conservative = True
     batched = True
 
-    def __init__(self, name: str, numbers: Array, pairs: Array, parameters: dict[str, float]) -> None:
+    def __init__(self, name: str, numbers: Array, pairs: NDArray[np.int64], parameters: dict[str, float]) -> None:
         """Bind to atomic numbers (n,) and pairs of atom indices (m, 2)."""
         self.name = name
         self.numbers = np.asarray(numbers, dtype=np.int64)
@@ -71,7 +72,7 @@ class LennardJones(PairModel):
 class Harmonic(PairModel):
     """k (r - r0)^2 / 2 over the bonds of a reference structure, r0 its bond lengths; by default k = 20 eV/A^2."""
 
-    def __init__(self, numbers: Array, bonds: Array, lengths: Array, k: float = 20.0) -> None:
+    def __init__(self, numbers: Array, bonds: NDArray[np.int64], lengths: Array, k: float = 20.0) -> None:
         """Bind to atomic numbers (n,), bonds (m, 2) and their lengths (m,) in A; k in eV/A^2."""
         super().__init__("harmonic", numbers, bonds, {"k": k})
         self.k, self.r0 = k, np.asarray(lengths, dtype=np.float64)
@@ -87,7 +88,9 @@ class Morse(PairModel):
     Morse, Phys. Rev. 34, 57 (1929), doi:10.1103/PhysRev.34.57.
     """
 
-    def __init__(self, numbers: Array, bonds: Array, lengths: Array, depth: float = 4.6, a: float = 1.9) -> None:
+    def __init__(
+        self, numbers: Array, bonds: NDArray[np.int64], lengths: Array, depth: float = 4.6, a: float = 1.9
+    ) -> None:
         """Bind to atomic numbers (n,), bonds (m, 2) and their lengths (m,) in A; depth in eV, a in 1/A."""
         super().__init__("morse", numbers, bonds, {"depth": depth, "a": a})
         self.depth, self.a, self.r0 = depth, a, np.asarray(lengths, dtype=np.float64)

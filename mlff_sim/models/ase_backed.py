@@ -42,7 +42,7 @@ class AseProvider:
         if cell is not None:
             self._atoms.set_cell(cell)
         forces = np.array(self._atoms.get_forces(apply_constraint=False), dtype=np.float64)
-        return Evaluation(np.float64(self._atoms.get_potential_energy()), forces)
+        return Evaluation(np.array(self._atoms.get_potential_energy(), dtype=np.float64), forces)
 
     def reset(self) -> None:
         """Start over with a fresh calculator, and so without whatever the old one remembered."""
@@ -67,4 +67,6 @@ def from_name(argument: str, atoms: Atoms) -> AseProvider:
     try:
         return AseProvider(atoms, factory, f"ase:{argument}")
     except Exception as error:
-        raise InputError(f"'ase:{argument}' failed to build its calculator ({type(error).__name__}: {error}).".replace("\n", " ")) from error
+        raise InputError(
+            f"'ase:{argument}' failed to build its calculator ({type(error).__name__}: {error}).".replace("\n", " ")
+        ) from error

@@ -67,11 +67,20 @@ def read_record(path: str | Path) -> dict[str, Any]:
         raise InputError(f"student file '{path}' is truncated or no safetensors file ({error}).") from error
     try:
         record: dict[str, Any] = json.loads(meta["mlff_sim"])
-        known = record["format"] == FORMAT and record["version"] <= VERSION and record["architecture"]["kind"] == "inverse-distance-mlp"
+        known = (
+            record["format"] == FORMAT
+            and record["version"] <= VERSION
+            and record["architecture"]["kind"] == "inverse-distance-mlp"
+        )
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"student file '{path}' is a safetensors file without a student record; write one with mlff-sim distill.") from error
+        raise InputError(
+            f"student file '{path}' is a safetensors file without a student record; write one with mlff-sim distill."
+        ) from error
     if not known:
-        raise InputError(f"student file '{path}' has format {record.get('format')} {record.get('version')} ({record['architecture'].get('kind')}); this version reads {FORMAT} up to {VERSION}.")
+        raise InputError(
+            f"student file '{path}' has format {record['format']} {record['version']} "
+            f"({record['architecture']['kind']}); this version reads {FORMAT} up to {VERSION}."
+        )
     return record
 
 

@@ -98,7 +98,9 @@ def _xtb(method: str) -> Callable[[str, Atoms], ForceProvider]:
 
         if atoms.pbc.any():
             raise InputError(f"{method} is offered for molecules in vacuum here; the structure is periodic.")
-        return XTB(atoms.numbers, method=method, charge=int(atoms.info.get("charge", 0)), spin=int(atoms.info.get("spin", 1)))
+        return XTB(
+            atoms.numbers, method=method, charge=int(atoms.info.get("charge", 0)), spin=int(atoms.info.get("spin", 1))
+        )
 
     return build
 
@@ -126,9 +128,14 @@ def check_species(numbers: list[int], atoms: Atoms, path: str) -> None:
         return
     trained = str(Formula(str(Symbols(mine))).convert("hill"))
     if sorted(mine) != sorted(given):
-        raise InputError(f"student '{path}' was trained for {trained}; the structure is {atoms.get_chemical_formula('hill')}.")
+        raise InputError(
+            f"student '{path}' was trained for {trained}; the structure is {atoms.get_chemical_formula('hill')}."
+        )
     k = next(i for i, (a, b) in enumerate(zip(mine, given, strict=True)) if a != b)
-    raise InputError(f"student '{path}' is for {trained} in another atom order: its atom {k} is {Symbols(mine)[k]}, the structure's is {atoms.symbols[k]}; reorder the structure to {Symbols(mine)}.")
+    raise InputError(
+        f"student '{path}' is for {trained} in another atom order: "
+        f"its atom {k} is {Symbols(mine)[k]}, the structure's is {atoms.symbols[k]}; reorder it to {Symbols(mine)}."
+    )
 
 
 def _ase(argument: str, atoms: Atoms) -> ForceProvider:
@@ -155,10 +162,20 @@ def _morse(argument: str, atoms: Atoms) -> ForceProvider:
     return bonded(Morse, atoms)
 
 
-gfn2_xtb = ModelFamily(_xtb("GFN2-xTB"), "tight binding, the embedded default teacher", requires=("tblite",), extra="xtb")
+gfn2_xtb = ModelFamily(
+    _xtb("GFN2-xTB"), "tight binding, the embedded default teacher", requires=("tblite",), extra="xtb"
+)
 gfn1_xtb = ModelFamily(_xtb("GFN1-xTB"), "tight binding, the older parametrisation", requires=("tblite",), extra="xtb")
-ase_calculator = ModelFamily(_ase, "any ASE calculator, from a function that returns one", argument="package.module:factory")
-student = ModelFamily(_student, "a distilled student of one molecule (mlff-sim distill)", argument="FILE", role="student", requires=("torch",))
+ase_calculator = ModelFamily(
+    _ase, "any ASE calculator, from a function that returns one", argument="package.module:factory"
+)
+student = ModelFamily(
+    _student,
+    "a distilled student of one molecule (mlff-sim distill)",
+    argument="FILE",
+    role="student",
+    requires=("torch",),
+)
 lj = ModelFamily(_lj, "Lennard-Jones argon over all pairs", role="test")
 harmonic = ModelFamily(_harmonic, "harmonic bonds at the structure's own lengths", role="test")
 morse = ModelFamily(_morse, "Morse bonds at the structure's own lengths", role="test")

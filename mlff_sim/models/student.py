@@ -16,6 +16,7 @@ hand: it makes energy and forces one plain forward graph, which trains with a si
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,12 @@ class InverseDistanceNet(nn.Module):
         self.register_buffer("scale", torch.ones(pairs))
         self.register_buffer("energy_scale", torch.tensor(1.0))
         sizes = [pairs, *self.widths, 1]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+
+    def _linear(self) -> tuple[list[nn.Linear], nn.Linear]:
+        """The hidden layers and the read-out."""
+        layers = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        return layers[:-1], layers[-1]
 
     @torch.no_grad()
     def set_statistics(self, positions: Tensor, energies: Tensor) -> None:
@@ -82,18 +88,18 @@ class InverseDistanceNet(nn.Module):
             times, times_transposed = _times_bf16, _times_transposed_bf16
         elif len(d) == 1 and torch.compiler.is_compiling():
             times, times_transposed = _times_one, _times_one_transposed
+        hidden, head = self._linear()
         slopes = []
-        for layer in list(self.layers)[:-1]:
+        for layer in hidden:
             z = times(h, layer.weight) + layer.bias
             s = torch.sigmoid(z)
             h = z * s
             slopes.append(s * (1.0 + z * (1.0 - s)))
-        head = self.layers[-1]
         energy = head(h)[:, 0] * self.energy_scale
         g = head.weight * slopes[-1]  # dN/dz of the last hidden layer
-        for layer, slope in zip(reversed(list(self.layers)[1:-1]), reversed(slopes[:-1]), strict=True):
+        for layer, slope in zip(reversed(hidden[1:]), reversed(slopes[:-1]), strict=True):
             g = times_transposed(g, layer.weight) * slope
-        g = times_transposed(g, self.layers[0].weight) * (self.energy_scale / self.scale)  # dE/dq
+        g = times_transposed(g, hidden[0].weight) * (self.energy_scale / self.scale)  # dE/dq
         # dE/dx_i = sum_j dE/dq_ij * (-q_ij^3) (x_i - x_j), hence the force:
         return energy, torch.matmul(self.incidence, (g * q**3)[..., None] * d)
 
@@ -141,7 +147,14 @@ class Student:
     conservative = True
     batched = True
 
-    def __init__(self, network: InverseDistanceNet, numbers: Array, energy_shift: float, record: Mapping[str, Any], name: str = "student") -> None:
+    def __init__(
+        self,
+        network: InverseDistanceNet,
+        numbers: Array,
+        energy_shift: float,
+        record: Mapping[str, Any],
+        name: str = "student",
+    ) -> None:
         """Bind a network to atomic numbers (n,) and the energy shift E0 in eV."""
         self.name, self.record = name, dict(record)
         self.network = network.eval().requires_grad_(False)

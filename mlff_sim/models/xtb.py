@@ -34,7 +34,9 @@ class XTB:
     conservative = True
     batched = True
 
-    def __init__(self, numbers: Array, *, method: str = "GFN2-xTB", charge: int = 0, spin: int = 1, accuracy: float = ACCURACY) -> None:
+    def __init__(
+        self, numbers: Array, *, method: str = "GFN2-xTB", charge: int = 0, spin: int = 1, accuracy: float = ACCURACY
+    ) -> None:
         """Bind to atomic numbers (n,), a total charge and a multiplicity `spin` = 2S + 1."""
         # OpenMP reads this when the library loads; a 20-atom molecule is faster on one thread.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -66,12 +68,16 @@ class XTB:
 
     def _calculator(self, positions: Array) -> Any:
         try:
-            calculator = self._interface.Calculator(self.method, self.numbers, positions / BOHR, self._charge, self._uhf)
+            calculator = self._interface.Calculator(
+                self.method, self.numbers, positions / BOHR, self._charge, self._uhf
+            )
         except Exception as error:
             from ase.data import chemical_symbols
 
             symbols = ", ".join(sorted({chemical_symbols[z] for z in self.numbers}))
-            raise InputError(f"{self.method} cannot be set up for the elements {symbols}: {str(error).strip()}".replace("\n", " ")) from error
+            raise InputError(
+                f"{self.method} cannot be set up for the elements {symbols}: {str(error).strip()}".replace("\n", " ")
+            ) from error
         calculator.set("verbosity", 0)
         calculator.set("accuracy", self.accuracy)
         return calculator
@@ -93,7 +99,7 @@ class XTB:
         """Evaluate positions (n, 3) or (replicas, n, 3) of a molecule in vacuum."""
         if positions.ndim == 2:
             energy, forces = self._single(0, positions)
-            return Evaluation(np.float64(energy), forces)
+            return Evaluation(np.array(energy), forces)
         results = [self._single(r, x) for r, x in enumerate(positions)]
         return Evaluation(np.array([e for e, _ in results]), np.stack([f for _, f in results]))
 

@@ -9,7 +9,7 @@
 | all of it, for the runs of a study | `assess` | `Assessment` |
 """
 
-from mlff_sim.validation.assess import Assessment, Run, RunAssessment, Speed, assess, distribution_of
+from mlff_sim.validation.assess import Assessment, Run, RunAssessment, Speed, assess, load_reference, reference_of
 from mlff_sim.validation.breakeven import Speedup, measured_speedup, predicted_speedup
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
@@ -30,11 +30,12 @@ __all__ = [
     "Verdict",
     "assess",
     "compare",
-    "distribution_of",
     "kinetic_temperatures",
+    "load_reference",
     "measured_speedup",
     "nve_drift",
     "pair_distributions",
     "predicted_speedup",
+    "reference_of",
     "worst",
 ]

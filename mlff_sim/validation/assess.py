@@ -76,7 +76,7 @@ class Speed:
         return self.measured.break_even_ps(self.investment_s) if self.measured and self.investment_s is not None else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunAssessment:
     """One run folder, judged.
 
@@ -134,7 +134,7 @@ class RunAssessment:
         return worst(self.parts.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Assessment:
     """One or several runs of a study.
 
@@ -163,7 +163,7 @@ class Assessment:
             return None
         bad = worst(r.parts[part] for r in judged)
         equals = [r for r in judged if r.parts[part] is bad]
-        return self.main if self.main in equals else equals[0]
+        return next((r for r in equals if r is self.main), equals[0])
 
 
 def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift_limit: float = 0.1) -> Assessment:
@@ -186,7 +186,7 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
     """
     if not runs:
         raise ValueError("no run to assess; give at least one.")
-    reference = against if against is None or isinstance(against, Distribution) else distribution_of(against)
+    reference = against if against is None or isinstance(against, Distribution) else reference_of(against)
     any_nvt = any(r.settings["ensemble"] == "nvt" for r in runs)
     judged = tuple(_assess_run(r, reference if r.settings["ensemble"] == "nvt" or not any_nvt else None, drift_limit) for r in runs)
     notes = []
@@ -199,7 +199,20 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
     return Assessment(judged, tuple(notes))
 
 
-def distribution_of(run: Run, block_ps: float | None = None) -> Distribution:
+def load_reference(path: str | Path) -> Run | Distribution:
+    """A reference for `assess`: a stored distribution (a file) or a run folder.
+
+    Raises:
+        InputError: neither is there.
+    """
+    if Path(path).is_dir():
+        from mlff_sim.runfolder import read_run
+
+        return read_run(path)
+    return Distribution.load(Path(path))
+
+
+def reference_of(run: Run, block_ps: float | None = None) -> Distribution:
     """Pair-distance distributions of a run after its equilibration, with its settings as recipe."""
     rows = _sound_rows(run)
     keep = rows & (run.time_ps >= _equilibration_ps(run.settings, run.time_ps[rows]))
@@ -227,7 +240,7 @@ def _equilibration_ps(settings: Mapping[str, Any], time_ps: Array) -> float:
         return 0.0
     span = float(time_ps[-1] - time_ps[0])
     needed = RELAXATION_TIMES / friction - (settings.get("equilibrate_ps") or 0.0) if friction > 0 else np.inf
-    return float(time_ps[0]) + float(np.clip(needed, 0.0, MOST_CUT * span))
+    return float(time_ps[0]) + float(min(needed, MOST_CUT * span)) if needed > 0 else 0.0
 
 
 def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) -> RunAssessment:
@@ -249,7 +262,7 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
         target = float(settings["temperature_K"]) if nvt else None
         temperatures = kinetic_temperatures(run.momenta[keep], masses, numbers, target, bool(settings["com_removed"]))
         if reference is not None:
-            rdf = compare(distribution_of(run), reference)
+            rdf = compare(reference_of(run), reference)
     else:
         notes.append("Temperature and structure were not judged: fewer than 2 frames; run longer or record more often.")
     return RunAssessment(

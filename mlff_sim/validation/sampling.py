@@ -35,7 +35,7 @@ def statistical_inefficiency(series: Array) -> float:
     try:
         from pymbar.timeseries import statistical_inefficiency_multiple
 
-        g = float(statistical_inefficiency_multiple(list(x), fast=True))
+        g = float(statistical_inefficiency_multiple(list(x)))
     finally:
         logger.setLevel(level)
     return max(1.0, g)

@@ -1,0 +1,162 @@
+"""Plotly figures as plain dictionaries; colours of text and grid are left to the page, which knows light from dark."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlff_sim.forces import Array
+from mlff_sim.validation import Assessment, RdfResult, RunAssessment
+
+BLUE, ORANGE, GREEN, GREY = "#4c84d6", "#dd7f3b", "#3a9d76", "#8a8f98"
+ANGSTROM = "\u00c5"
+MAX_POINTS, MAX_LINES = 400, 16
+"""Per line and per plot: what a screen can show, and a page can carry."""
+
+Figure = dict[str, Any]
+
+
+def figures(assessment: Assessment) -> dict[str, list[Figure]]:
+    """All plots by section of the page: "energy", "temperature", "structure", "speed", "residual"."""
+    runs = assessment.runs
+    nve = [r for r in runs if r.drift] or [r for r in runs[:1] if r.energy.size]
+    judged = assessment.worst_of("temperature") or assessment.main
+    structure = assessment.worst_of("rdf")
+    return {
+        "energy": [_energy(r) for r in nve],
+        "temperature": [_temperature(judged)] if judged.temperatures else [],
+        "structure": _structure(structure.rdf) if structure and structure.rdf else [],
+        "speed": _speed(assessment.main),
+        "residual": [_residual(r) for r in runs if r.residual is not None and r.residual.size],
+    }
+
+
+def _numbers(x: Array) -> list[float | None]:
+    """Five significant digits, None for what JSON lacks."""
+    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in np.asarray(x, dtype=np.float64).ravel()]
+
+
+def _line(x: Array, y: Array, **style: Any) -> Figure:
+    stride = max(1, -(-len(x) // MAX_POINTS))
+    return {"type": "scatter", "mode": "lines", "x": _numbers(x[::stride]), "y": _numbers(y[::stride]), **style}
+
+
+def _layout(x: str, y: str, title: str = "", **more: Any) -> Figure:
+    return {
+        "title": {"text": title, "x": 0, "xanchor": "left", "xref": "paper"},
+        "xaxis": {"title": {"text": x}},
+        "yaxis": {"title": {"text": y}},
+        "height": 340,
+        **more,
+    }
+
+
+def _replicas(run: RunAssessment, series: Array) -> list[Figure]:
+    """One thin line per replica, the first of them in the legend for all."""
+    shown = min(series.shape[1], MAX_LINES)
+    name = f"{shown} of {series.shape[1]} replicas" if shown < series.shape[1] else f"{shown} replica{'s' if shown > 1 else ''}"
+    style: Figure = {"line": {"width": 1, "color": BLUE}, "opacity": 0.45, "hoverinfo": "skip", "legendgroup": "replicas"}
+    return [_line(run.time_ps, series[:, r], name=name, showlegend=r == 0, **style) for r in range(shown)]
+
+
+def _energy(run: RunAssessment) -> Figure:
+    data = _replicas(run, run.energy)
+    title = f"{run.name}: outer step {run.settings.get('outer_step_fs'):g} fs, {run.ensemble.upper()}"
+    if run.drift:
+        ends = np.array([run.time_ps[0], run.time_ps[-1]])
+        fit = np.mean(run.drift.intercepts) + run.drift.slope * ends
+        data.append(_line(ends, fit, name=f"drift {run.drift.slope:+.3f} meV/atom/ps", line={"width": 3, "color": ORANGE}))
+        for sign, shown in ((1, True), (-1, False)):
+            limit = np.mean(run.drift.intercepts) + sign * run.drift.limit * ends
+            data.append(_line(ends, limit, name="limit", showlegend=shown, legendgroup="limit", line={"width": 1.5, "dash": "dash", "color": GREY}))
+    return {"data": data, "layout": _layout("time / ps", "conserved energy, change / meV/atom", title)}
+
+
+def _temperature(run: RunAssessment) -> Figure:
+    assert run.temperatures is not None
+    groups = [run.temperatures.total, *run.temperatures.by_element.values()]
+    bars = [g.three_sigma_K if np.isfinite(g.three_sigma_K) else 0.0 for g in groups]
+    data: list[Figure] = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": ["all atoms" if g.name == "all" else g.name for g in groups],
+            "y": _numbers(np.array([g.mean_K for g in groups])),
+            "error_y": {"type": "data", "array": _numbers(np.array(bars)), "thickness": 2, "width": 8, "color": BLUE},
+            "marker": {"size": 10, "color": BLUE},
+            "name": "mean, with three standard errors",
+        }
+    ]
+    layout = _layout("", "kinetic temperature / K", run.name, showlegend=True)
+    target = run.temperatures.total.target_K
+    if target is not None:
+        bath = {"x": data[0]["x"], "y": [target] * len(groups), "name": f"bath, {target:g} K", "line": {"color": ORANGE, "dash": "dash"}}
+        data.append({"type": "scatter", "mode": "lines", **bath})
+        reach = max(0.04 * target, *(1.15 * (abs(g.mean_K - target) + b) for g, b in zip(groups, bars, strict=True)))
+        layout["yaxis"]["range"] = [target - reach, target + reach]
+    layout["xaxis"] = {"type": "category"}
+    return {"data": data, "layout": layout}
+
+
+def _structure(r: RdfResult) -> list[Figure]:
+    """One plot per element pair: the reference within the band that sampling explains, the run on top."""
+    out = []
+    for pair in r.reference:
+        run, reference, band = r.run[pair], r.reference[pair], 2.0 * np.nan_to_num(r.band[pair], posinf=0.0)
+        held = np.flatnonzero((run + reference) > 0)
+        window = slice(max(0, int(held[0]) - 2), int(held[-1]) + 3)
+        x = r.centres[window]
+        lower, upper = np.maximum(reference - band, 0.0)[window], (reference + band)[window]
+        data = [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": _numbers(np.concatenate([x, x[::-1]])),
+                "y": _numbers(np.concatenate([upper, lower[::-1]])),
+                "fill": "toself",
+                "fillcolor": "rgba(221,127,59,0.28)",
+                "line": {"width": 0},
+                "name": "what sampling explains",
+                "hoverinfo": "skip",
+            },
+            _line(x, reference[window], name="reference", line={"color": ORANGE, "width": 1.5}),
+            _line(x, run[window], name="run", line={"color": BLUE, "width": 1.5}),
+        ]
+        title = f"{pair.replace('-', chr(8211))}, error {r.by_pair[pair]:.1f} %"
+        out.append({"data": data, "layout": _layout(f"distance / {ANGSTROM}", f"density / {ANGSTROM}<sup>-1</sup>", title, height=300)})
+    return out
+
+
+def _speed(run: RunAssessment) -> list[Figure]:
+    if run.speed is None or run.speed.measured is None:
+        return []
+    m, split = run.speed.measured, dict(run.speed.split_s_per_ps) or {"hybrid": run.speed.measured.hybrid_s_per_ps}
+    names = ["hybrid", "teacher alone"]
+    bars: list[Figure] = []
+    for part, color in zip(split, (ORANGE, BLUE, GREY), strict=False):
+        baseline = m.baseline_s_per_ps if part == "teacher" or len(split) == 1 else 0.0
+        bars.append({"type": "bar", "orientation": "h", "y": names, "x": _numbers(np.array([split[part], baseline])), "name": part, "marker": {"color": color}})
+    wall: Figure = {"data": bars, "layout": _layout("wall time / s per simulated ps", "", f"{run.name}: where the time goes", barmode="stack", height=260)}
+    wall["layout"]["yaxis"] = {"type": "category", "automargin": True}
+    values, labels = [m.value], ["measured"]
+    above, below = [m.ci95[1] - m.value if m.ci95 else 0.0], [m.value - m.ci95[0] if m.ci95 else 0.0]
+    if run.speed.predicted is not None:
+        values, labels, above, below = [*values, run.speed.predicted], [*labels, "predicted"], [*above, 0.0], [*below, 0.0]
+    error = {"type": "data", "symmetric": False, "array": _numbers(np.array(above)), "arrayminus": _numbers(np.array(below)), "color": GREY}
+    bar = {"y": labels, "x": _numbers(np.array(values)), "marker": {"color": [GREEN, GREY]}, "error_x": error, "showlegend": False}
+    ratio: Figure = {
+        "data": [{"type": "bar", "orientation": "h", **bar}],
+        "layout": _layout("times faster than the teacher alone", "", f"Speed-up against {m.baseline_timestep_fs:g} fs", height=260),
+    }
+    ratio["layout"]["yaxis"] = {"type": "category", "automargin": True}
+    return [wall, ratio]
+
+
+def _residual(run: RunAssessment) -> Figure:
+    assert run.residual is not None
+    mean = run.residual.mean(axis=1)
+    data = [*_replicas(run, run.residual), _line(run.time_ps, mean, name="mean", line={"width": 2.5, "color": ORANGE})]
+    layout = _layout("time / ps", "mean absolute residual force / meV/" + ANGSTROM, run.name)
+    layout["yaxis"]["rangemode"] = "tozero"
+    return {"data": data, "layout": layout}

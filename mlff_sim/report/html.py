@@ -1,0 +1,70 @@
+"""One self-contained HTML page: plotly.js is in the file, and its content policy lets no request leave it."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import Any
+
+from mlff_sim.report.figures import figures
+from mlff_sim.report.results import SHORT, strict
+from mlff_sim.report.text import WORDS, headline, rows
+from mlff_sim.validation import Assessment, RunAssessment
+
+SECTIONS = {
+    "energy": (
+        "Energy conservation",
+        "Kinetic plus teacher potential energy, less the heat of a bath. A sound run stays flat; the dashed lines are the limit.",
+    ),
+    "temperature": ("Temperature by element", "Resonance heats one element first. Bars are three standard errors, correlated frames accounted for."),
+    "structure": (
+        "Structure",
+        "How the distances between pairs of elements are distributed. The band holds what sampling alone explains in 19 of 20 bins.",
+    ),
+    "speed": ("Speed", "Measured in blocks that alternate with the teacher alone on the same machine."),
+    "residual": (
+        "Force corrected",
+        "Mean absolute difference between teacher and student along the run. A rise means the run has left what the student learned.",
+    ),
+}
+"""Section of `figures` to title and caption."""
+
+
+def render(assessment: Assessment) -> str:
+    """The page as text."""
+    import jinja2
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    template = resources.files("mlff_sim.report").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    plots = figures(assessment)
+    title, sentence = headline(assessment)
+    # "<" cannot end the script element early when it is written as an escape.
+    data = json.dumps(strict(plots), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    formula = str(assessment.main.settings["structure"].get("formula") or "")
+    return environment.from_string(template).render(
+        verdict=assessment.verdict.value,
+        title=title,
+        sentence=sentence,
+        formula=formula,
+        rows=rows(assessment),
+        words=WORDS,
+        notes=[*assessment.notes, *(f"{r.name}: {n}" for r in assessment.runs for n in r.notes)],
+        sections=[(key, *SECTIONS[key], len(plots[key])) for key in SECTIONS if plots[key]],
+        runs=[_provenance(r) for r in assessment.runs],
+        plotly=Markup(get_plotlyjs()),
+        data=Markup(data),
+    )
+
+
+def _provenance(run: RunAssessment) -> dict[str, Any]:
+    """What the end of the page says about a run."""
+    s = run.settings
+    facts: dict[str, Any] = {key.replace("_", " "): s.get(key) for key in SHORT if s.get(key) is not None}
+    facts["equilibration left out"] = f"{run.cut_ps:g} ps" if run.cut_ps else None
+    for name, model in (s.get("models") or {}).items():
+        facts[name] = ", ".join(str(model[k]) for k in ("name", "version", "sha256") if model.get(k)) or None
+    facts |= {f"version of {k}": v for k, v in (s.get("versions") or {}).items()}
+    facts |= {k: v for k, v in (s.get("hardware") or {}).items()}
+    return {"name": run.name, "facts": {k: v for k, v in facts.items() if v is not None}, "json": json.dumps(strict(s), indent=1)}

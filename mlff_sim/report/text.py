@@ -1,0 +1,162 @@
+"""The rows of the verdict table, one source for the terminal and the HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mlff_sim.validation import Assessment, Drift, GroupTemperature, RdfResult, RunAssessment, Speed, Verdict
+
+ANGSTROM = "\u00c5"
+WORDS = {Verdict.PASS: "pass", Verdict.FAIL: "fail", Verdict.INCONCLUSIVE: "inconclusive", None: "reported"}
+"""What a verdict is called in tables."""
+STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "yellow", None: "dim"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the verdict table.
+
+    Attributes:
+        quantity: what was looked at.
+        value: with error or interval, and unit.
+        limit: what it was held to; empty where it is only reported.
+        verdict: None where it is only reported.
+        advice: what to do next, or how the number was made.
+    """
+
+    quantity: str
+    value: str
+    limit: str
+    verdict: Verdict | None
+    advice: str
+
+
+def headline(assessment: Assessment) -> tuple[str, str]:
+    """The verdict in words anybody understands: a title and a sentence."""
+    hybrid = assessment.main.settings.get("kind") == "hybrid"
+    verdict = assessment.verdict
+    if verdict is Verdict.PASS:
+        title = "Same physics" if hybrid else "Sound dynamics"
+        return title, "Everything that was judged is within its limits, and the runs were long enough to tell."
+    if verdict is Verdict.FAIL:
+        title = "Not the same physics" if hybrid else "Not sound dynamics"
+        return title, "At least one thing that was judged is outside its limits by more than chance explains. Do not use these runs."
+    return "Not enough data to tell", "Nothing judged is known to be wrong, but something could not be decided. The table says what would settle it."
+
+
+def number(x: float | None, digits: int = 3) -> str:
+    """A number for reading, with about `digits` significant digits; "-" for none."""
+    if x is None:
+        return "-"
+    return f"{x:.0f}" if abs(x) >= 10 ** (digits - 1) else f"{x:.{digits}g}"
+
+
+def rows(assessment: Assessment) -> list[Row]:
+    """The table: judged quantities first, then what is only reported."""
+    several = len(assessment.runs) > 1
+    out: list[Row] = []
+    for run in assessment.runs:
+        tag = f" [{run.name}]" if several else ""
+        out += [Row(r.quantity + tag, r.value, r.limit, r.verdict, r.advice) for r in _judged(run)]
+    out += _reported(assessment.main)
+    return out
+
+
+def _judged(run: RunAssessment) -> Iterator[Row]:
+    if run.ended is not None:
+        yield Row("Run completed", "stopped" if run.ended is Verdict.FAIL else "no", "finished", run.ended, " ".join(run.notes))
+    if run.drift:
+        yield _drift(run.drift)
+    if run.temperatures:
+        nvt = run.temperatures.total.target_K is not None
+        yield _temperature(run.temperatures.total)
+        if nvt:
+            yield from (_temperature(g) for g in run.temperatures.by_element.values())
+    if run.rdf:
+        yield _structure(run.rdf)
+
+
+def _drift(d: Drift) -> Row:
+    advice = d.note
+    if d.verdict is Verdict.FAIL:
+        advice = "Take a shorter outer step or a better student; check that the teacher converges tightly. " + d.note
+    value = f"{d.slope:+.3f} meV/atom/ps (95 %: {d.ci95[0]:+.3f} to {d.ci95[1]:+.3f})"
+    return Row("Energy drift, NVE", value, f"\N{PLUS-MINUS SIGN}{d.limit:g}", d.verdict, advice)
+
+
+def _temperature(g: GroupTemperature) -> Row:
+    name = "Temperature" if g.name == "all" else f"Temperature of {g.name}"
+    value = f"{g.mean_K:.1f} \N{PLUS-MINUS SIGN} {g.stderr_K:.1f} K"
+    if g.target_K is None:
+        return Row(name, value, "", None, "NVE has no bath to compare with.")
+    limit = f"{g.target_K:g} K \N{PLUS-MINUS SIGN} {g.fail_percent:g} %"
+    advice = f"{number(g.samples)} effective samples."
+    if g.verdict is Verdict.FAIL:
+        advice = "Heated or cooled by more than chance: take a shorter outer step, more friction or a better student. " + advice
+    elif g.verdict is Verdict.INCONCLUSIVE:
+        advice += f" Run longer: three standard errors are {number(100 * g.three_sigma_K / g.target_K, 2)} % and {g.resolve_percent:g} % are needed."
+    return Row(name, value, limit, g.verdict, advice)
+
+
+def _structure(r: RdfResult) -> Row:
+    value = f"{r.error_percent:.1f} % (sampling alone: {r.noise_percent:.1f} %, 95 % below {r.noise95_percent:.1f} %)"
+    return Row("Structure: pair distances", value, f"{r.limit_percent:g} %", r.verdict, r.note)
+
+
+def _reported(run: RunAssessment) -> Iterator[Row]:
+    if run.speed:
+        yield from _speed(run.speed)
+    student = (run.settings.get("models") or {}).get("student") or {}
+    mae = (student.get("errors") or {}).get("force_mae_meV_per_A")
+    if mae is not None:
+        yield Row("Force error of the student", f"{mae:.1f} meV/{ANGSTROM}", "", None, "Mean absolute, on a trajectory of the teacher it never saw.")
+    if run.residual is not None and run.residual.size:
+        advice = "Mean absolute difference between teacher and student; this is what each outer step corrects."
+        yield Row("Force corrected during the run", f"{run.residual.mean():.1f} meV/{ANGSTROM}", "", None, advice)
+
+
+def _speed(s: Speed) -> Iterator[Row]:
+    x = "\N{MULTIPLICATION SIGN}"
+    if s.measured:
+        m = s.measured
+        interval = f" (95 %: {number(m.ci95[0])} to {number(m.ci95[1])})" if m.ci95 else ""
+        yield Row(
+            "Speed-up, measured",
+            f"{number(m.value)}{x}{interval}",
+            "",
+            None,
+            f"Against the teacher alone at {m.baseline_timestep_fs:g} fs, in alternating blocks.",
+        )
+        if m.baseline_timestep_fs != 1.0:
+            yield Row("Speed-up against 1 fs", f"{number(m.against(1.0))}{x}", "", None, "The same, had the teacher alone taken steps of 1 fs.")
+        if s.investment_s is not None:
+            even = s.break_even_ps
+            value = "never" if even is None else f"{number(even)} ps"
+            yield Row("Pays for itself after", value, "", None, f"{number(s.investment_s)} s went into the student.")
+    if s.predicted is not None:
+        advice = "k t_b / (t_e + k t_c), from the times of single calls."
+        if s.ratio is not None:
+            advice += f" Measured / predicted: {s.ratio:.2f}."
+        yield Row("Speed-up, predicted", f"{number(s.predicted)}{x}", "", None, advice)
+
+
+def print_table(assessment: Assessment, console: Console) -> None:
+    """Print verdict, table and notes."""
+    title, sentence = headline(assessment)
+    console.print(Text(f"{WORDS[assessment.verdict].upper()}: {title}", style=STYLES[assessment.verdict]))
+    console.print(sentence, markup=False, highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("quantity", "value", "limit", "verdict", "what it means, what to do"):
+        table.add_column(column, overflow="fold")
+    for row in rows(assessment):
+        word = Text(WORDS[row.verdict], style=STYLES[row.verdict])
+        table.add_row(Text(row.quantity), Text(row.value), Text(row.limit), word, Text(row.advice))
+    console.print(table)
+    for note in assessment.notes:
+        console.print(note, markup=False, highlight=False)

@@ -1,0 +1,61 @@
+"""What time is spent on: the all-teacher baseline, and the prediction made before production."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlff_sim.integrators.force_table import ForceTable
+from mlff_sim.integrators.schemes import verlet
+from mlff_sim.integrators.stepper import Stepper
+from mlff_sim.models.registry import load_model
+from mlff_sim.simulation.config import RunConfig
+from mlff_sim.state import State
+from mlff_sim.units import FS
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+BASELINE_STEPS = 25
+"""Timed all-teacher steps in one baseline block, after as many untimed ones at the start of the block."""
+BASELINE_BLOCKS = 8
+"""Baseline blocks in a run, at most."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times measured before production, and the speed-up they predict.
+
+    Attributes:
+        teacher_ms: teacher call after an outer step (t_e); with a warm start it costs more after a long stride.
+        student_inner_us: inner step per replica (t_c).
+        baseline_teacher_ms: all-teacher step at the inner stride (t_b); None without a baseline.
+        predicted_speedup: k t_b / (t_e + k t_c).
+    """
+
+    teacher_ms: float
+    student_inner_us: float
+    baseline_teacher_ms: float | None
+    predicted_speedup: float | None
+
+
+class Baseline:
+    """All-teacher velocity Verlet at the inner time step, on copies, with a teacher of its own."""
+
+    def __init__(self, config: RunConfig, atoms: Atoms) -> None:
+        """Load the second teacher."""
+        self.table = ForceTable({"teacher": load_model(config.teacher, atoms)})
+        self.config, self.masses = config, atoms.get_masses()
+
+    def block(self, state: State) -> float:
+        """Seconds per step of one replica, started from a copy of its present state."""
+        self.table.reset()
+        one = State(state.positions[:1].copy(), state.momenta[:1].copy())
+        stepper = Stepper(verlet("teacher"), self.config.timestep_fs * FS, self.masses, self.table, one)
+        for _ in range(BASELINE_STEPS):  # a new SCF needs a few calls until its warm starts are warm
+            stepper.step()
+        start = time.perf_counter()
+        for _ in range(BASELINE_STEPS):
+            stepper.step()
+        return (time.perf_counter() - start) / BASELINE_STEPS

@@ -1,0 +1,141 @@
+"""The settings of a run, checked before anything heavy loads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlff_sim.errors import InputError
+
+ENSEMBLES = ("nve", "nvt")
+SCHEMES = ("respa",)
+CHECKPOINT_STEPS = 200
+"""Outer steps between checkpoints, at least; fixed by the settings, because the teacher's memory is dropped there."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Settings of one run; two runs with equal settings are the same run.
+
+    Attributes:
+        structure: structure file, `FILE` or `FILE@INDEX`, or a shipped name.
+        teacher: registry name of the model whose physics is wanted.
+        student: registry name or file of the cheap model; None for plain dynamics of the teacher alone.
+        ensemble: "nve" (velocity Verlet inside) or "nvt" (BAOAB inside).
+        timestep_fs: inner time step.
+        k_steps: inner steps per teacher call; 1 for plain dynamics.
+        duration_ps: of production.
+        temperature_K: of the bath, of drawn velocities, and of the guard.
+        friction_per_ps: of the bath.
+        equilibrate_ps: BAOAB with the same models before production, not recorded.
+        every: outer steps between recorded frames; None chooses about 10 fs.
+        replicas: copies, each with its own random stream; None takes the number of frames in the structure.
+        seed: of everything random.
+        baseline: time the all-teacher baseline in alternating blocks.
+        scheme: "respa".
+        compile: compile the inner loop.
+        amp: bfloat16 products in the student's hidden layers.
+    """
+
+    structure: str
+    teacher: str
+    student: str | None = None
+    ensemble: str = "nvt"
+    timestep_fs: float = 0.5
+    k_steps: int = 1
+    duration_ps: float = 10.0
+    temperature_K: float = 300.0
+    friction_per_ps: float = 1.0
+    equilibrate_ps: float = 0.0
+    every: int | None = None
+    replicas: int | None = None
+    seed: int = 0
+    baseline: bool = True
+    scheme: str = "respa"
+    compile: bool = True
+    amp: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no sense, before anything is loaded."""
+        if self.ensemble not in ENSEMBLES:
+            raise InputError(f"ensemble '{self.ensemble}' is unknown; choose one of: {', '.join(ENSEMBLES)}.")
+        if self.scheme not in SCHEMES:
+            raise InputError(f"scheme '{self.scheme}' is unknown; choose one of: {', '.join(SCHEMES)}.")
+        for name in ("timestep_fs", "duration_ps", "temperature_K"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value > 0):
+                raise InputError(f"{name} = {value:g} must be a positive number.")
+        for name in ("friction_per_ps", "equilibrate_ps"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= 0):
+                raise InputError(f"{name} = {value:g} must not be negative.")
+        if not isinstance(self.k_steps, int) or self.k_steps < 1:
+            raise InputError(
+                f"k_steps = {self.k_steps} must be a whole number of at least 1 (inner steps per teacher call)."
+            )
+        if self.student is None and self.k_steps != 1:
+            raise InputError(f"k_steps = {self.k_steps} needs a student; plain dynamics has k_steps = 1.")
+        if self.every is not None and self.every < 1:
+            raise InputError(f"every = {self.every} must be at least 1 (outer steps between frames).")
+        if self.replicas is not None and self.replicas < 1:
+            raise InputError(f"replicas = {self.replicas} must be at least 1.")
+        if self.seed < 0:
+            raise InputError(f"seed = {self.seed} must not be negative.")
+        if self.duration_ps * 1000 < self.outer_step_fs * (1 - 1e-9):
+            raise InputError(
+                f"duration {self.duration_ps:g} ps is shorter than one outer step of {self.outer_step_fs:g} fs (k_steps * timestep)."
+            )
+
+    @property
+    def outer_step_fs(self) -> float:
+        """Time between teacher calls, k_steps * timestep_fs."""
+        return self.k_steps * self.timestep_fs
+
+    @property
+    def outer_steps(self) -> int:
+        """Outer steps of production."""
+        return max(1, round(self.duration_ps * 1000 / self.outer_step_fs))
+
+    @property
+    def frame_steps(self) -> int:
+        """Outer steps between recorded frames."""
+        return min(self.every or max(1, round(10.0 / self.outer_step_fs)), self.outer_steps)
+
+    @property
+    def checkpoint_steps(self) -> int:
+        """Outer steps between checkpoints, a whole number of frames."""
+        return self.frame_steps * -(-CHECKPOINT_STEPS // self.frame_steps)
+
+
+def k_from_fraction(fraction: float) -> int:
+    """Inner steps per teacher call for a fraction of teacher calls per inner step.
+
+    Raises:
+        InputError: outside (0, 1], or no whole number of steps.
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"corrector fraction {fraction:g} is outside (0, 1].")
+    k = round(1 / fraction)
+    if abs(k * fraction - 1) > 1e-3:
+        raise InputError(
+            f"corrector fraction {fraction:g} is not 1/K for a whole K; the nearest is {1 / k:.6g} (K = {k})."
+        )
+    return k
+
+
+def k_from_steps(steps: int, duration_ps: float, timestep_fs: float) -> int:
+    """Inner steps per teacher call for a number of teacher calls in the whole run.
+
+    Raises:
+        InputError: below 1, or no whole number of inner steps between them.
+    """
+    inner = round(duration_ps * 1000 / timestep_fs)
+    if steps < 1 or steps > inner:
+        raise InputError(f"corrector steps {steps} must be between 1 and the {inner} inner steps of the run.")
+    if inner % steps:
+        k = max(1, round(inner / steps))
+        raise InputError(
+            f"{steps} corrector steps do not divide the {inner} inner steps of the run; use {inner // k} (K = {k}) or give --k-steps."
+        )
+    return inner // steps

@@ -1,0 +1,224 @@
+"""The recorded part of a run: rows, checkpoints, the clock, and the end."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections import deque
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from mlff_sim.errors import NonFinite, SimulationStopped
+from mlff_sim.forces import Array, Evaluation
+from mlff_sim.integrators.stepper import Stepper
+from mlff_sim.progress import Progress
+from mlff_sim.runfolder import RunWriter
+from mlff_sim.simulation.clock import BASELINE_BLOCKS, Baseline, Timing
+from mlff_sim.simulation.config import RunConfig
+from mlff_sim.simulation.guards import Guard
+from mlff_sim.state import State, kinetic_energy
+
+LAST_FRAMES = 10
+"""Outer steps before a stop whose positions are kept."""
+PROBE_STEPS = 15
+"""Outer steps that are timed before production."""
+
+
+class Production:
+    """Advances a stepper, records frames and writes a segment and a checkpoint every so many steps.
+
+    Args:
+        config: settings of the run.
+        stepper: at the start of production, or about to be restored.
+        writer: the open run folder.
+        progress: told outer steps.
+        baseline: timed in blocks between segments; None for plain runs.
+    """
+
+    def __init__(
+        self, config: RunConfig, stepper: Stepper, writer: RunWriter, progress: Progress, baseline: Baseline | None
+    ) -> None:
+        """Bind; nothing is evaluated or written yet."""
+        self.config, self.stepper, self.writer, self.progress = config, stepper, writer, progress
+        self.baseline = baseline
+        self.hybrid = config.student is not None
+        self.guard = Guard(stepper.masses, stepper.state, config.temperature_K)
+        self.step = 0
+        self.residual_sum, self.residual_steps = np.zeros(len(stepper.state.positions)), 0
+        self.rows: dict[str, list[Any]] = {}
+        self.wall: dict[str, list[float]] = {}
+        self.timing: Timing | None = None
+        self.seconds = dict.fromkeys(("teacher", "student", "total", "baseline"), 0.0)
+        self.teacher_calls = 0
+        self.tail: deque[tuple[float, State]] = deque(maxlen=LAST_FRAMES)
+
+    def begin(self) -> None:
+        """Evaluate the start, time the models on copies, record the first row."""
+        table = self.stepper.forces
+        with self.guard.watching(self.stepper.state, 0):
+            _ = table["teacher"]
+        self.teacher_calls = table.calls["teacher"]
+        if self.hybrid:
+            self.timing = self._probe()
+        self._record()
+
+    def run(self) -> None:
+        """All outer steps to the end of the run."""
+        config, total = self.config, self.config.outer_steps
+        timed = self._baseline_steps()
+        table = self.stepper.forces
+        while self.step < total:
+            start, before = time.perf_counter(), (dict(table.seconds), dict(table.calls))
+            steps = min(config.checkpoint_steps, total - self.step)
+            for _ in range(steps):
+                self.tail.append((self.step * config.outer_step_fs / 1000, self.stepper.state))
+                self.guard.advance(self.stepper, self.step + 1)
+                self.step += 1
+                if self.hybrid:
+                    self._measure_residual()
+                if self.step % config.frame_steps == 0:
+                    self._record()
+                if self.step % 20 == 0:
+                    self.progress.update(self.step, total, "production")
+            table.reset()  # the teacher's memory is dropped at every checkpoint, in unbroken runs too
+            self._account(start, before, steps)
+            if self.baseline is not None and self.step in timed:
+                begin = time.perf_counter()
+                per_ps = self.baseline.block(self.stepper.state) / (config.timestep_fs / 1000)
+                self.seconds["baseline"] += time.perf_counter() - begin
+                self.wall.setdefault("block_baseline_s_per_ps", []).append(per_ps)
+            self._write(self._checkpoint())
+            self.progress.update(self.step, total, "production")
+
+    def abandon(self, stop: SimulationStopped) -> None:
+        """Write what was recorded since the last checkpoint and the states just before the stop."""
+        self._write(None)
+        frames = [(t, s.positions[stop.replica]) for t, s in self.tail if np.isfinite(s.positions).all()]
+        self.writer.last_frames(frames or [(0.0, self.stepper.state.positions[stop.replica])])
+
+    def summary(self) -> dict[str, Any]:
+        """What run.json gains at the end."""
+        rest = self.seconds["total"] - self.seconds["teacher"] - self.seconds["student"]
+        timing = asdict(self.timing) if self.timing else None
+        return {"wall_s": {**self.seconds, "rest": rest}, "teacher_calls": self.teacher_calls, "timing": timing}
+
+    # What a row holds.
+
+    def _record(self) -> None:
+        s, table = self.stepper, self.stepper.forces
+        kinetic = kinetic_energy(s.state.momenta, s.masses)
+        potential = np.asarray(table["teacher"].energy, dtype=np.float64)
+        row: dict[str, Any] = {
+            "time_ps": self.step * self.config.outer_step_fs / 1000,
+            "potential_energy": potential,
+            "kinetic_energy": kinetic,
+            "heat": s.heat,
+            "conserved": kinetic + potential - s.heat,
+            "positions": s.state.positions,
+            "momenta": s.state.momenta,
+        }
+        if self.hybrid:
+            if not self.residual_steps:
+                self._measure_residual()
+            row["residual_mae"] = self.residual_sum / self.residual_steps
+            self.residual_sum, self.residual_steps = np.zeros_like(self.residual_sum), 0
+        for name, value in row.items():
+            self.rows.setdefault(name, []).append(value)
+
+    def _measure_residual(self) -> None:
+        """Mean |teacher - student| over force components, at every outer step."""
+        self.residual_sum = self.residual_sum + np.abs(self.stepper.forces["residual"].forces).mean(axis=(1, 2))
+        self.residual_steps += 1
+
+    def _write(self, checkpoint: dict[str, Any] | None) -> None:
+        replicas, n = self.stepper.state.positions.shape[:2]
+        wide, flat = (0, replicas, n, 3), (0, replicas)
+        empty = {"time_ps": (0,), "positions": wide, "momenta": wide}
+        empty |= dict.fromkeys(("potential_energy", "kinetic_energy", "heat", "conserved"), flat)
+        if self.hybrid:
+            empty["residual_mae"] = flat
+        rows = {k: np.array(self.rows[k]) if self.rows.get(k) else np.zeros(shape) for k, shape in empty.items()}
+        self.writer.segment(rows, {k: np.array(v) for k, v in self.wall.items()}, checkpoint)
+        self.rows, self.wall = {}, {}
+
+    # Checkpoints: everything the next step depends on, bit for bit.
+
+    def _checkpoint(self) -> dict[str, Any]:
+        s = self.stepper
+        numbers = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "teacher_calls": self.teacher_calls,
+            "timing": asdict(self.timing) if self.timing else None,
+            "streams": [stream.bit_generator.state for stream in s.bath.streams] if s.bath else [],
+            "com_removed": self.writer.settings["com_removed"],
+        }
+        saved: dict[str, Any] = {"positions": s.state.positions, "momenta": s.state.momenta, "heat": s.heat}
+        saved |= {"residual_sum": self.residual_sum, "residual_steps": np.array(self.residual_steps)}
+        for name, e in s.forces.known.items():
+            saved[f"energy:{name}"], saved[f"forces:{name}"] = e.energy, e.forces
+        return {**saved, "json": np.array(json.dumps(numbers))}
+
+    def restore(self, saved: dict[str, Array]) -> None:
+        """Continue from what `_checkpoint` saved."""
+        s, numbers = self.stepper, json.loads(str(saved["json"]))
+        s.restart(State(saved["positions"], saved["momenta"]), s.bath)
+        s.heat = saved["heat"]
+        for name in [k.removeprefix("energy:") for k in saved if k.startswith("energy:")]:
+            s.forces.known[name] = Evaluation(saved[f"energy:{name}"], saved[f"forces:{name}"])
+        for stream, state in zip(s.bath.streams if s.bath else [], numbers["streams"], strict=True):
+            stream.bit_generator.state = state
+        self.step, self.seconds, self.teacher_calls = numbers["step"], numbers["seconds"], numbers["teacher_calls"]
+        self.residual_sum, self.residual_steps = saved["residual_sum"], int(saved["residual_steps"])
+        self.timing = Timing(**numbers["timing"]) if numbers["timing"] else None
+        self.writer.settings["com_removed"] = numbers["com_removed"]
+
+    # The clock.
+
+    def _baseline_steps(self) -> set[int]:
+        """Checkpoints after which a baseline block is timed: evenly spread, at least one."""
+        size, total = self.config.checkpoint_steps, self.config.outer_steps
+        ends = [min(size * (i + 1), total) for i in range(-(-total // size))]
+        count = min(BASELINE_BLOCKS, len(ends))
+        return {ends[int((i + 0.5) * len(ends) / count)] for i in range(count)}
+
+    def _account(self, start: float, before: tuple[dict[str, float], dict[str, int]], steps: int) -> None:
+        """Book the wall time of one block of outer steps."""
+        table, elapsed = self.stepper.forces, time.perf_counter() - start
+        for name in ("teacher", "student"):
+            self.seconds[name] += table.seconds.get(name, 0.0) - before[0].get(name, 0.0)
+        self.seconds["total"] += elapsed
+        self.teacher_calls += table.calls["teacher"] - before[1]["teacher"]
+        replica_ps = steps * self.config.outer_step_fs / 1000 * len(self.stepper.state.positions)
+        self.wall.setdefault("block_hybrid_s_per_ps", []).append(elapsed / replica_ps)
+
+    def _probe(self) -> Timing | None:
+        """Time teacher, student and baseline on copies; leaves the run as if nothing had happened."""
+        s, k = self.stepper, self.config.k_steps
+        state, heat, known = s.state, s.heat, dict(s.forces.known)
+        streams = copy.deepcopy(s.bath.streams) if s.bath else []
+        timing = None
+        try:
+            s.step()  # compiles
+            seconds, calls = dict(s.forces.seconds), dict(s.forces.calls)
+            for _ in range(PROBE_STEPS):
+                s.step()
+            per_call = {n: (s.forces.seconds[n] - seconds[n]) / (s.forces.calls[n] - calls[n]) for n in calls}
+            if self.baseline is not None:
+                t_b = float(np.median([self.baseline.block(state) for _ in range(3)]))
+                t_e, t_c = per_call["teacher"], per_call["student"]
+                timing = Timing(1e3 * t_e, 1e6 * t_c, 1e3 * t_b, k * t_b / (t_e + k * t_c))
+            else:
+                timing = Timing(1e3 * per_call["teacher"], 1e6 * per_call["student"], None, None)
+        except (NonFinite, RuntimeError):
+            pass  # production will meet the same fault and name its step
+        s.restart(state, s.bath)
+        s.heat = heat
+        s.forces.known.update(known)
+        if s.bath is not None:
+            s.bath.streams = streams
+        s.forces.reset()
+        return timing

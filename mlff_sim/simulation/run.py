@@ -1,0 +1,245 @@
+"""One run, from its settings to a finished folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlff_sim.errors import InputError, SimulationStopped
+from mlff_sim.forces import ForceProvider
+from mlff_sim.integrators.force_table import ForceTable
+from mlff_sim.integrators.schemes import baoab, respa, verlet
+from mlff_sim.integrators.stepper import Langevin, Stepper
+from mlff_sim.models.registry import load_model, resolve
+from mlff_sim.progress import Progress, Silent
+from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settings, versions
+from mlff_sim.simulation.clock import Baseline
+from mlff_sim.simulation.config import RunConfig
+from mlff_sim.simulation.guards import Guard
+from mlff_sim.simulation.production import Production
+from mlff_sim.state import State, maxwell_boltzmann
+from mlff_sim.structure import covalent_bonds, read_structures
+from mlff_sim.units import FS
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+EQUILIBRATION = 2**32
+"""Added to the seed for the random streams of equilibration."""
+
+
+class Run:
+    """Two-model or plain dynamics of all replicas.
+
+    Args:
+        config: what to do.
+        out: run folder.
+        resume: continue what is there.
+        progress: told outer steps.
+    """
+
+    def __init__(
+        self, config: RunConfig, out: str | Path, *, resume: bool = False, progress: Progress | None = None
+    ) -> None:
+        """Check everything that can be checked, cheap things first, then load the models. Nothing is written yet."""
+        self.config, self.progress = config, progress or Silent()
+        names = {"teacher": config.teacher}
+        if config.student is not None:
+            # The student first: its species are checked without loading torch.
+            student = (
+                config.student if ":" in config.student or _is_model(config.student) else f"student:{config.student}"
+            )
+            names = {"student": student, **names}
+        for name in names.values():
+            resolve(name)
+        frames = read_structures(config.structure)
+        self.atoms = frames[0]
+        if config.replicas is not None and len(frames) not in (1, config.replicas):
+            raise InputError(
+                f"'{config.structure}' holds {len(frames)} frames for {config.replicas} replicas; "
+                "give one frame, or one for each."
+            )
+        if any(f.numbers.tolist() != self.atoms.numbers.tolist() for f in frames):
+            raise InputError(f"the frames of '{config.structure}' differ in their atoms; replicas are copies of one.")
+        self.replicas = config.replicas or len(frames)
+        self.masses = self.atoms.get_masses()
+        self.start, self.com_removed = self._initial_state(frames)
+        self.providers: dict[str, ForceProvider] = {key: load_model(name, self.atoms) for key, name in names.items()}
+        self.writer = RunWriter(Path(out), self._settings(), self.atoms)
+        self.action = self.writer.check(resume)
+
+    @property
+    def status(self) -> str:
+        """What the folder says: "finished", "stopped", or "running"."""
+        return str(read_settings(self.writer.folder)["status"])
+
+    def _initial_state(self, frames: list[Atoms]) -> tuple[State, bool]:
+        """Positions and momenta of every replica, and whether the centre of mass is at rest (and stays so)."""
+        config = self.config
+        given = [f.has("momenta") and bool(f.get_momenta().any()) for f in frames]
+        copies = len(frames) < self.replicas
+        if copies and all(given) and config.ensemble == "nve" and not config.equilibrate_ps:
+            raise InputError(
+                f"{self.replicas} NVE replicas from one frame with velocities would be copies; "
+                f"give a frame for each (FILE@0:{self.replicas}) or --equilibrate-ps."
+            )
+        if copies:
+            frames, given = frames * self.replicas, given * self.replicas
+        momenta = []
+        for r, (frame, has) in enumerate(zip(frames, given, strict=True)):
+            rng = np.random.Generator(np.random.PCG64([config.seed, 0, r]))
+            drawn = maxwell_boltzmann(self.masses, config.temperature_K, rng, remove_com=config.ensemble == "nve")
+            momenta.append(frame.get_momenta() if has else drawn)
+        state = State(np.array([f.get_positions() for f in frames]), np.array(momenta))
+        still = np.abs(state.momenta.sum(axis=1)).max() < 1e-6 * np.abs(state.momenta).max()
+        return state, bool(config.ensemble == "nve" and still)
+
+    def _settings(self) -> dict[str, Any]:
+        config, numbers = self.config, self.atoms.numbers.tolist()
+        hashes = {key: p.provenance.get("sha256") for key, p in self.providers.items()}
+        models = {key if config.student else "model": dict(p.provenance) for key, p in self.providers.items()}
+        settings = {
+            "format": FORMAT,
+            "version": VERSION,
+            "kind": "hybrid" if config.student else "md",
+            **asdict(config),
+            "every": config.frame_steps,
+            "replicas": self.replicas,
+            "outer_step_fs": config.outer_step_fs,
+            "com_removed": self.com_removed,
+            "structure": {
+                "file": config.structure,
+                "formula": self.atoms.get_chemical_formula("hill"),
+                "numbers": numbers,
+                "masses": self.masses.tolist(),
+                "bonds": covalent_bonds(self.atoms),
+            },
+            "config": {
+                **asdict(config),
+                "hashes": hashes,
+                "numbers": numbers,
+                "positions_A": self.start.positions.round(6).sum(),
+            },
+            "models": models,
+            "versions": versions(),
+            "hardware": hardware(),
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(settings))
+        return plain
+
+    def _stepper(self, ensemble: str, state: State, seed: int, compile: bool) -> Stepper:
+        config = self.config
+        inside = baoab if ensemble == "nvt" else verlet
+        fast, scheme, differences = "teacher", inside("teacher"), {}
+        if config.student:
+            fast, scheme = "student", respa("residual", inside("student"), config.k_steps)
+            differences = {"residual": ("teacher", "student")}
+        table = ForceTable(self.providers, differences)
+        bath = None
+        if ensemble == "nvt":
+            bath = Langevin(config.temperature_K, self._friction, seed, self.replicas)
+        arguments = (scheme, config.outer_step_fs * FS, self.masses, table, state, bath)
+        if hasattr(self.providers[fast], "network"):
+            from mlff_sim.integrators.fused import FusedStepper
+
+            return FusedStepper(*arguments, fast=fast, compile=compile, amp=config.amp)
+        return Stepper(*arguments)
+
+    @property
+    def _friction(self) -> float:
+        """Of the bath; NVE runs asked for without friction still equilibrate with 1/ps."""
+        return self.config.friction_per_ps or (1.0 if self.config.ensemble == "nve" else 0.0)
+
+    def run(self) -> str:
+        """Run to the end and return the status. On a finished folder this does nothing.
+
+        Raises:
+            SimulationStopped: a guard ended the run; the folder holds everything up to there.
+        """
+        if self.action == "finished":
+            return self.status
+        _limit_threads(len(self.atoms))
+        self.writer.open()
+        saved = self.writer.checkpoint() if self.action == "resume" else None
+        config = self.config
+        baseline = Baseline(config, self.atoms) if config.student and config.baseline else None
+        stepper = self._stepper(config.ensemble, self.start, config.seed, config.compile)
+        production = Production(config, stepper, self.writer, self.progress, baseline)
+        try:
+            if saved is None:
+                self._equilibrate(stepper)
+                production.begin()
+            else:
+                production.restore(saved)
+            production.run()
+        except SimulationStopped as stop:
+            production.abandon(stop)
+            facts = {"rule": stop.rule, "step": stop.step, "replica": stop.replica, "atom": stop.atom}
+            self.writer.finish("stopped", {**facts, "detail": stop.detail}, production.summary())
+            raise
+        self.writer.finish("finished", None, production.summary())
+        return "finished"
+
+    def _equilibrate(self, stepper: Stepper) -> None:
+        """NVT with the same models before production; leaves the stepper at the start of production."""
+        config = self.config
+        steps = round(config.equilibrate_ps * 1000 / config.outer_step_fs)
+        if not steps:
+            return
+        bath, seed = stepper.bath, config.seed + EQUILIBRATION
+        warm = stepper
+        if config.ensemble == "nvt":
+            warm.bath = Langevin(config.temperature_K, self._friction, seed, self.replicas)
+        else:
+            warm = self._stepper("nvt", self.start, seed, compile=False)  # too short to be worth compiling
+        guard = Guard(self.masses, self.start, config.temperature_K)
+        for step in range(1, steps + 1):
+            guard.advance(warm, step)
+            self.progress.update(step - steps, config.outer_steps, "equilibration")
+        state = warm.state
+        if config.ensemble == "nve":
+            p = state.momenta
+            p = p - self.masses[:, None] * (p.sum(axis=1, keepdims=True) / self.masses.sum())
+            state = State(state.positions, p)
+            self.writer.settings["com_removed"] = True
+        warm.forces.reset()
+        stepper.restart(state, bath)
+
+
+def _is_model(name: str) -> bool:
+    """True for a registry name without an argument, such as "harmonic"."""
+    from importlib.metadata import entry_points
+
+    from mlff_sim.models.registry import GROUP
+
+    return name in entry_points(group=GROUP).names
+
+
+def _limit_threads(n_atoms: int) -> None:
+    """One thread for small systems, unless the user has decided: two are slower there, sometimes by far."""
+    if n_atoms < 200 and "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def run(config: RunConfig, out: str | Path, *, resume: bool = False, progress: Progress | None = None) -> Path:
+    """Run a simulation and return its folder. The function behind `mlff-sim hybrid` and `mlff-sim md`.
+
+    Args:
+        config: settings.
+        out: run folder; must be new, or hold the same run with `resume`.
+        resume: continue from the last checkpoint, exactly as if the run had not been interrupted.
+        progress: told outer steps.
+
+    Raises:
+        InputError: settings, files or folder that cannot be used.
+        SimulationStopped: a guard ended the run.
+    """
+    Run(config, out, resume=resume, progress=progress).run()
+    return Path(out)
