@@ -5,7 +5,7 @@ CHECKED := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12 python; do $$p -c '$(CHECKED)' 2>/dev/null && { echo $$p; break; }; done)
 
 BIN     := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 PINS    := pyproject.toml constraints.txt
 
 # Molecules of this size are fastest on one thread, and timings mean something only there.
@@ -27,8 +27,8 @@ $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed, and the one here is $$(python3 --version 2>&1); install it or say PYTHON=/path/to/python3.11." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-# The stamps are older than what they depend on only when there is something to install. A virtual environment's
-# python is a link whose date says nothing, hence "|".
+# A stamp marks an installation that succeeded; it is renewed when the pins change. The environment's python is a link
+# whose date says nothing, hence "|".
 $(VENV)/.installed-demo: $(PINS) | $(VENV)/bin/python
 	@echo "Installing into $(VENV); torch is large, this takes a few minutes the first time."
 	@$(INSTALL) --editable '.[xtb]'

@@ -66,13 +66,10 @@ def carry_out(config: RunConfig, folder: Path, resume: bool, against: Path | Non
 
 def judge(folder: Path, against: Path | None, drift_limit: float = 0.1) -> str:
     """Validate a run folder or a study of them, write results.json and report.html, print the table."""
-    from mlff_sim.report import write_report
-    from mlff_sim.report.text import print_table
-    from mlff_sim.runfolder import find_runs, read_run
-    from mlff_sim.validation.assess import assess, load_reference
+    from mlff_sim.report import print_table, write_report
+    from mlff_sim.validation import assess_folder
 
-    runs = [read_run(p) for p in find_runs(folder)]
-    assessment = assess(runs, load_reference(against) if against else None, drift_limit)
+    assessment = assess_folder(folder, against, drift_limit)
     results = write_report(assessment, folder)
     print_table(assessment, out)
     out.print(f"report:  {folder / 'report.html'}\nresults: {folder / 'results.json'}")

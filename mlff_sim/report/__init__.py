@@ -8,7 +8,7 @@ from typing import Any
 from mlff_sim.report.html import render
 from mlff_sim.report.results import results, write_results, write_text
 from mlff_sim.report.text import Row, headline, print_table, rows
-from mlff_sim.validation import Assessment, assess, load_reference
+from mlff_sim.validation import Assessment, assess_folder
 
 __all__ = ["Row", "headline", "print_table", "results", "rows", "validate", "write_report"]
 
@@ -41,7 +41,4 @@ def validate(folder: str | Path, against: str | Path | None = None, drift_limit:
     Raises:
         InputError: no run there, or a reference that does not fit.
     """
-    from mlff_sim.runfolder import find_runs, read_run
-
-    runs = [read_run(path) for path in find_runs(folder)]
-    return write_report(assess(runs, load_reference(against) if against else None, drift_limit), Path(folder))
+    return write_report(assess_folder(folder, against, drift_limit), Path(folder))

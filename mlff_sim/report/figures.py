@@ -70,7 +70,7 @@ def _energy(run: RunAssessment) -> Figure:
         for sign, shown in ((1, True), (-1, False)):
             limit = np.mean(run.drift.intercepts) + sign * run.drift.limit * ends
             data.append(_line(ends, limit, name="limit", showlegend=shown, legendgroup="limit", line={"width": 1.5, "dash": "dash", "color": GREY}))
-    return {"data": data, "layout": _layout("time / ps", "conserved energy, change / meV/atom", title)}
+    return {"data": data, "layout": _layout("time / ps", "energy change / meV/atom", title)}
 
 
 def _temperature(run: RunAssessment) -> Figure:
@@ -157,6 +157,6 @@ def _residual(run: RunAssessment) -> Figure:
     assert run.residual is not None
     mean = run.residual.mean(axis=1)
     data = [*_replicas(run, run.residual), _line(run.time_ps, mean, name="mean", line={"width": 2.5, "color": ORANGE})]
-    layout = _layout("time / ps", "mean absolute residual force / meV/" + ANGSTROM, run.name)
+    layout = _layout("time / ps", "residual force / meV/" + ANGSTROM, run.name)
     layout["yaxis"]["rangemode"] = "tozero"
     return {"data": data, "layout": layout}

@@ -42,6 +42,8 @@ def results(assessment: Assessment) -> dict[str, Any]:
     student = (main.settings.get("models") or {}).get("student")
     errors = (student or {}).get("errors") or {}
     out = {
+        "format": "mlff-sim-results",
+        "version": 1,
         "verdict": assessment.verdict.value,
         "notes": list(assessment.notes),
         "speedup": _speedup(main),

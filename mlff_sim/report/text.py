@@ -15,6 +15,8 @@ from mlff_sim.validation import Assessment, Drift, GroupTemperature, RdfResult, 
 ANGSTROM = "\u00c5"
 WORDS = {Verdict.PASS: "pass", Verdict.FAIL: "fail", Verdict.INCONCLUSIVE: "inconclusive", None: "reported"}
 """What a verdict is called in tables."""
+PARTS = {"nve": "energy conservation", "temperature": "temperature", "rdf": "structure"}
+"""Parts of an assessment that a claim of the same physics rests on."""
 STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "yellow", None: "dim"}
 
 
@@ -42,8 +44,11 @@ def headline(assessment: Assessment) -> tuple[str, str]:
     hybrid = assessment.main.settings.get("kind") == "hybrid"
     verdict = assessment.verdict
     if verdict is Verdict.PASS:
-        title = "Same physics" if hybrid else "Sound dynamics"
-        return title, "Everything that was judged is within its limits, and the runs were long enough to tell."
+        within = "Everything that was judged is within its limits, and the runs were long enough to tell."
+        missing = [name for part, name in PARTS.items() if assessment.worst_of(part) is None]
+        if missing:
+            return "Sound, as far as judged", f"{within} Not judged: {', '.join(missing)}."
+        return "Same physics" if hybrid else "Sound dynamics", within
     if verdict is Verdict.FAIL:
         title = "Not the same physics" if hybrid else "Not sound dynamics"
         return title, "At least one thing that was judged is outside its limits by more than chance explains. Do not use these runs."
@@ -75,7 +80,7 @@ def _judged(run: RunAssessment) -> Iterator[Row]:
         yield _drift(run.drift)
     if run.temperatures:
         nvt = run.temperatures.total.target_K is not None
-        yield _temperature(run.temperatures.total)
+        yield _temperature(run.temperatures.total, run.settings.get("temperature_K"))
         if nvt:
             yield from (_temperature(g) for g in run.temperatures.by_element.values())
     if run.rdf:
@@ -87,14 +92,15 @@ def _drift(d: Drift) -> Row:
     if d.verdict is Verdict.FAIL:
         advice = "Take a shorter outer step or a better student; check that the teacher converges tightly. " + d.note
     value = f"{d.slope:+.3f} meV/atom/ps (95 %: {d.ci95[0]:+.3f} to {d.ci95[1]:+.3f})"
-    return Row("Energy drift, NVE", value, f"\N{PLUS-MINUS SIGN}{d.limit:g}", d.verdict, advice)
+    return Row("Energy drift, NVE", value, f"\N{PLUS-MINUS SIGN}{d.limit:g} meV/atom/ps", d.verdict, advice)
 
 
-def _temperature(g: GroupTemperature) -> Row:
+def _temperature(g: GroupTemperature, asked_K: float | None = None) -> Row:
     name = "Temperature" if g.name == "all" else f"Temperature of {g.name}"
     value = f"{g.mean_K:.1f} \N{PLUS-MINUS SIGN} {g.stderr_K:.1f} K"
     if g.target_K is None:
-        return Row(name, value, "", None, "NVE has no bath to compare with.")
+        asked = f" {asked_K:g} K was asked for; equilibrate longer if this is far off." if asked_K else ""
+        return Row(name, value, "", None, "NVE has no bath and keeps what it starts with." + asked)
     limit = f"{g.target_K:g} K \N{PLUS-MINUS SIGN} {g.fail_percent:g} %"
     advice = f"{number(g.samples)} effective samples."
     if g.verdict is Verdict.FAIL:

@@ -199,6 +199,18 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
     return Assessment(judged, tuple(notes))
 
 
+def assess_folder(folder: str | Path, against: str | Path | None = None, drift_limit: float = 0.1) -> Assessment:
+    """Judge a run folder, or a folder of run folders as one study; see `assess` for the arguments.
+
+    Raises:
+        InputError: no finished run there, or a reference that does not fit.
+    """
+    from mlff_sim.runfolder import find_runs, read_run
+
+    runs = [read_run(path) for path in find_runs(folder)]
+    return assess(runs, load_reference(against) if against else None, drift_limit)
+
+
 def load_reference(path: str | Path) -> Run | Distribution:
     """A reference for `assess`: a stored distribution (a file) or a run folder.
 
@@ -228,7 +240,7 @@ def _sound_rows(run: Run) -> NDArray[np.bool_]:
     parts = (run.conserved, run.positions, run.momenta)
     bad = np.zeros(len(run.time_ps), dtype=bool)
     for part in parts:
-        bad |= ~np.isfinite(part).reshape(len(part), -1).all(axis=1)
+        bad |= ~np.isfinite(part).all(axis=tuple(range(1, part.ndim)))
     first = int(np.argmax(bad)) if bad.any() else len(bad)
     return np.arange(len(bad)) < first
 

@@ -39,7 +39,12 @@ def make_run(ensemble: str = "nvt", kind: str = "hybrid", *, rows: int = 1000, r
     momenta = np.array(draws).reshape(rows, replicas, n, 3)
     energy = -4000.0 + 1e-3 * n * (drift * time_ps[:, None] + 0.3 * rng.standard_normal((rows, replicas)))
     hybrid = kind == "hybrid"
-    student = {"name": "student:ethanol.npz", "sha256": "0" * 64, "errors": {"force_mae_meV_per_A": 4.6}, "seconds": {"sampling": 10.0, "teacher": 50.0, "training": 240.0}}
+    student = {
+        "name": "student:ethanol.npz",
+        "sha256": "0" * 64,
+        "errors": {"force_mae_meV_per_A": 4.6},
+        "seconds": {"sampling": 10.0, "teacher": 50.0, "training": 240.0},
+    }
     settings: dict[str, Any] = {
         "kind": kind,
         "status": "finished",

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from studies import make_run
 
-from mlff_sim.report import print_table, results, rows, write_report
+from mlff_sim.report import headline, print_table, results, rows, write_report
 from mlff_sim.report.results import write_text
 from mlff_sim.validation import Assessment, Verdict, assess
 
@@ -191,6 +191,14 @@ def test_a_failing_study_advises(tmp_path: Path) -> None:
     assert "outer step" in row.advice
     write_report(a, tmp_path)
     assert "Not the same physics" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_pass_claims_no_more_than_was_judged(study: Assessment, plain: Assessment) -> None:
+    """The same physics needs energy, temperature and structure; what is missing is named."""
+    assert headline(study)[0] == "Same physics"
+    title, sentence = headline(plain)
+    assert title == "Sound, as far as judged"
+    assert "Not judged: temperature, structure." in sentence
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

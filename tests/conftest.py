@@ -1,0 +1,189 @@
+"""What the tests share: molecules, toy force fields with exact answers, small students, and the command line."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and torch read it
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+from mlff_sim.forces import Array, Evaluation, ForceProvider
+from mlff_sim.integrators.force_table import ForceTable
+from mlff_sim.models.registry import load_model
+from mlff_sim.state import State, maxwell_boltzmann
+from mlff_sim.structure import read_structure
+
+
+class Trap:
+    """Independent oscillators U = sum kappa x^2 / 2 about the origin: every coordinate has an exact solution."""
+
+    name, cutoff, dtype, conservative, batched = "trap", None, "float64", True, True
+
+    def __init__(self, atoms: int, kappa: float) -> None:
+        self.numbers, self.kappa = np.ones(atoms, dtype=np.int64), kappa
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        return {"name": self.name, "kappa": self.kappa}
+
+    def reset(self) -> None:
+        pass
+
+    def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
+        return Evaluation(0.5 * self.kappa * (positions**2).sum((-1, -2)), -self.kappa * positions)
+
+
+class Counted:
+    """Another provider, and the positions of every structure it was asked about."""
+
+    def __init__(self, inner: ForceProvider) -> None:
+        self.inner, self.asked, self.calls = inner, [], 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
+        self.calls += 1
+        self.asked.extend(positions.reshape(-1, *positions.shape[-2:]).copy())
+        return self.inner(positions, cell)
+
+
+@dataclass(frozen=True)
+class Toys:
+    """The helper classes, for tests to build their own."""
+
+    trap: type[Trap] = Trap
+    counted: type[Counted] = Counted
+
+
+@pytest.fixture(scope="session")
+def toys() -> Toys:
+    return Toys()
+
+
+@pytest.fixture(scope="session")
+def ethanol() -> Atoms:
+    return read_structure("ethanol")
+
+
+@pytest.fixture
+def gfn2(ethanol: Atoms) -> ForceProvider:
+    """A fresh GFN2-xTB, without anything remembered."""
+    return load_model("gfn2-xtb", ethanol)
+
+
+@pytest.fixture
+def thermal(ethanol: Atoms) -> Callable[..., State]:
+    """States of ethanol at its minimum with momenta drawn at a temperature, total momentum zero."""
+
+    def make(replicas: int = 1, temperature_K: float = 300.0, seed: int = 7) -> State:
+        rng, masses = np.random.default_rng(seed), ethanol.get_masses()
+        momenta = [maxwell_boltzmann(masses, temperature_K, rng, remove_com=True) for _ in range(replicas)]
+        return State(np.repeat(ethanol.get_positions()[None], replicas, axis=0), np.array(momenta))
+
+    return make
+
+
+@pytest.fixture
+def two_models() -> Callable[..., ForceTable]:
+    """The force table of two-model dynamics: teacher, student and their difference, the residual."""
+
+    def make(teacher: ForceProvider, student: ForceProvider) -> ForceTable:
+        return ForceTable({"teacher": teacher, "student": student}, {"residual": ("teacher", "student")})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_student() -> Callable[..., Any]:
+    """Untrained students with inputs standardised about the structure and forces of a few tenths of eV/A."""
+    import torch
+
+    from mlff_sim.models.student import InverseDistanceNet, Student
+
+    torch.set_num_threads(1)
+
+    def make(atoms: Atoms, widths: Sequence[int] = (16, 16), dtype: str = "float32", seed: int = 0) -> Student:
+        torch.manual_seed(seed)
+        rng = np.random.default_rng(seed)
+        network = InverseDistanceNet(len(atoms), widths)
+        frames = atoms.get_positions() + 0.05 * rng.standard_normal((200, len(atoms), 3))
+        network.set_statistics(torch.from_numpy(frames).float(), torch.from_numpy(0.5 * rng.standard_normal(200)).float())
+        record = {"species": atoms.get_chemical_formula("hill"), "labels": 200, "seconds": {"teacher": 1.5, "training": 2.25}}
+        return Student(network.to(getattr(torch, dtype)), atoms.numbers, -312.5, record)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def student_file(make_student: Callable[..., Any], ethanol: Atoms, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a small untrained student of ethanol; not to be changed."""
+    from mlff_sim.models.checkpoint import save_student
+
+    path = tmp_path_factory.mktemp("student") / "ethanol.student"
+    save_student(make_student(ethanol), path)
+    return path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line on standard error that a mistake in the input is worth."""
+        assert self.err.startswith("error: ") and self.err.count("\n") == 1 and self.err.endswith("\n"), self.err
+        return self.err.removeprefix("error: ").rstrip("\n")
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run the command in this process; file descriptors are captured, so libraries that print are heard too."""
+    from mlff_sim.cli.main import main
+
+    def run(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            main([str(a) for a in arguments])
+        said = capfd.readouterr()
+        return Outcome(int(exit.value.code or 0), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Start the command as a process of its own."""
+
+    def run(*arguments: object, path: Path | None = None) -> subprocess.Popen[str]:
+        environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
+        command = [sys.executable, "-m", "mlff_sim.cli.main", *(str(a) for a in arguments)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shell(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., Outcome]:
+    """Run the command as a process of its own to its end."""
+
+    def run(*arguments: object, path: Path | None = None) -> Outcome:
+        process = start(*arguments, path=path)
+        out, err = process.communicate(timeout=300)
+        return Outcome(process.returncode, out, err)
+
+    return run

@@ -1,0 +1,86 @@
+"""Schemes are data, so their laws are statements about tuples and hold exactly."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from mlff_sim.integrators.schemes import (
+    Bath,
+    Drift,
+    Kick,
+    Scheme,
+    baoab,
+    is_symmetric,
+    merged,
+    only,
+    respa,
+    scaled,
+    strang,
+    substeps,
+    total_time,
+    verlet,
+)
+
+SCHEMES = {"verlet": verlet("f"), "baoab": baoab("f")} | {
+    f"respa-{inner.__name__}-{k}": respa("slow", inner("fast"), k) for inner in (verlet, baoab) for k in range(1, 8)
+}
+schemes = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES.keys())
+
+
+@schemes
+def test_a_scheme_reads_the_same_from_both_ends(scheme: Scheme) -> None:
+    """Symmetric compositions are their own adjoint: second order and reversible (Strang 1968)."""
+    assert is_symmetric(scheme)
+    assert is_symmetric(merged(scheme))
+
+
+@schemes
+def test_every_flow_gets_exactly_one_step(scheme: Scheme) -> None:
+    """Consistency: kicks of each force, drift and bath run for dt in all, as fractions without rounding."""
+    flows = {flow for flow, _ in scheme}
+    assert Drift() in flows
+    assert total_time(scheme) == dict.fromkeys(flows, Fraction(1))
+
+
+@schemes
+def test_merging_keeps_the_times_and_leaves_no_equal_neighbours(scheme: Scheme) -> None:
+    joined = merged(scheme)
+    assert total_time(joined) == total_time(scheme)
+    assert all(a[0] != b[0] for a, b in zip(joined, joined[1:], strict=False))
+    assert merged(joined) == joined
+
+
+def test_merging_does_less_work() -> None:
+    """k Verlet steps have k + 1 kicks when neighbouring half kicks are joined, not 2 k."""
+    kicks = [flow for flow, _ in merged(respa("slow", verlet("fast"), 5)) if flow == Kick("fast")]
+    assert len(kicks) == 6
+
+
+@pytest.mark.parametrize("inner", [verlet, baoab])
+@pytest.mark.parametrize("k", range(1, 8))
+def test_respa_calls_the_slow_force_at_the_ends_only(inner: object, k: int) -> None:
+    """Between two half kicks of the slow force lie k inner steps and nothing else."""
+    scheme = respa("slow", inner("fast"), k)  # type: ignore[operator]
+    half = (Kick("slow"), Fraction(1, 2))
+    assert scheme[0] == scheme[-1] == half
+    assert scheme[1:-1] == scaled(inner("fast"), Fraction(1, k)) * k  # type: ignore[operator]
+
+
+def test_the_named_schemes_are_the_published_ones() -> None:
+    half, whole = Fraction(1, 2), Fraction(1)
+    kick, drift = (Kick("f"), half), (Drift(), half)
+    assert verlet("f") == (kick, (Drift(), whole), kick)
+    assert baoab("f") == (kick, drift, (Bath(), whole), drift, kick)
+
+
+def test_symmetry_is_not_granted_to_everything() -> None:
+    assert not is_symmetric(only(Kick("f")) + only(Drift()))
+    assert is_symmetric(strang(only(Kick("f")), only(Drift())))
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, 2.0, "3"])
+def test_a_number_of_substeps_is_a_whole_number(k: object) -> None:
+    with pytest.raises(ValueError, match="whole number of at least 1"):
+        substeps(verlet("f"), k)  # type: ignore[arg-type]
