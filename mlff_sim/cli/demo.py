@@ -17,7 +17,7 @@ NVT = RunConfig(
     "aspirin-gfn2",
     ensemble="nvt",
     k_steps=16,
-    duration_ps=40.0,
+    duration_ps=64.0,
     friction_per_ps=5.0,
     equilibrate_ps=2.0,
     replicas=1,

@@ -153,16 +153,20 @@ def _speed(s: Speed) -> Iterator[Row]:
 
 
 def print_table(assessment: Assessment, console: Console) -> None:
-    """Print verdict, table and notes."""
+    """Print verdict, table, notes, and what to do about each judged quantity that did not pass."""
     title, sentence = headline(assessment)
     console.print(Text(f"{WORDS[assessment.verdict].upper()}: {title}", style=STYLES[assessment.verdict]))
     console.print(sentence, markup=False, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("quantity", "value", "limit", "verdict", "what it means, what to do"):
-        table.add_column(column, overflow="fold")
-    for row in rows(assessment):
-        word = Text(WORDS[row.verdict], style=STYLES[row.verdict])
-        table.add_row(Text(row.quantity), Text(row.value), Text(row.limit), word, Text(row.advice))
-    console.print(table)
+    for column in ("quantity", "value", "limit", "verdict"):
+        table.add_column(column, no_wrap=True)
+    lines = rows(assessment)
+    for row in lines:
+        table.add_row(row.quantity, row.value, row.limit, Text(WORDS[row.verdict], style=STYLES[row.verdict]))
+    # A table of figures is not worth wrapping: where there is no terminal, it is as wide as it is.
+    console.print(table, width=None if console.is_terminal else console.measure(table).maximum)
+    for row in lines:
+        if row.verdict not in (None, Verdict.PASS):
+            console.print(f"{row.quantity}: {row.advice}", markup=False, highlight=False)
     for note in assessment.notes:
         console.print(note, markup=False, highlight=False)

@@ -11,7 +11,7 @@ from mlff_sim.errors import InputError
 ENSEMBLES = ("nve", "nvt")
 SCHEMES = ("respa",)
 CHECKPOINT_STEPS = 200
-"""Outer steps between checkpoints, at least; fixed by the settings, because the teacher's memory is dropped there."""
+"""Outer steps between checkpoints of a long run; fixed by the settings, because the teacher's memory is dropped there."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,9 @@ class RunConfig:
 
     @property
     def checkpoint_steps(self) -> int:
-        """Outer steps between checkpoints, a whole number of frames."""
-        return self.frame_steps * -(-CHECKPOINT_STEPS // self.frame_steps)
+        """Outer steps between checkpoints: an eighth of a short run, at most 200 and a whole number of frames."""
+        steps = min(CHECKPOINT_STEPS, -(-self.outer_steps // 8))
+        return self.frame_steps * -(-steps // self.frame_steps)
 
 
 def k_from_fraction(fraction: float) -> int:

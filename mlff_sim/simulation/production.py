@@ -62,6 +62,7 @@ class Production:
             _ = table["teacher"]
         self.teacher_calls = table.calls["teacher"]
         if self.hybrid:
+            self.progress.update(0, self.config.outer_steps, "compiling and timing")
             self.timing = self._probe()
         self._record()
 
@@ -195,6 +196,15 @@ class Production:
         replica_ps = steps * self.config.outer_step_fs / 1000 * len(self.stepper.state.positions)
         self.wall.setdefault("block_hybrid_s_per_ps", []).append(elapsed / replica_ps)
 
+    def _seconds_per_call(self) -> dict[str, float]:
+        """Median over some outer steps of the time of one evaluation, by model."""
+        table, samples = self.stepper.forces, []
+        for _ in range(PROBE_STEPS):
+            seconds, calls = dict(table.seconds), dict(table.calls)
+            self.stepper.step()
+            samples.append([(table.seconds[n] - seconds[n]) / (table.calls[n] - calls[n]) for n in calls])
+        return dict(zip(table.calls, np.median(samples, axis=0).tolist(), strict=True))
+
     def _probe(self) -> Timing | None:
         """Time teacher, student and baseline on copies; leaves the run as if nothing had happened."""
         s, k = self.stepper, self.config.k_steps
@@ -203,10 +213,7 @@ class Production:
         timing = None
         try:
             s.step()  # compiles
-            seconds, calls = dict(s.forces.seconds), dict(s.forces.calls)
-            for _ in range(PROBE_STEPS):
-                s.step()
-            per_call = {n: (s.forces.seconds[n] - seconds[n]) / (s.forces.calls[n] - calls[n]) for n in calls}
+            per_call = self._seconds_per_call()
             if self.baseline is not None:
                 t_b = float(np.median([self.baseline.block(state) for _ in range(3)]))
                 t_e, t_c = per_call["teacher"], per_call["student"]
