@@ -26,5 +26,7 @@ if __name__ == "__main__":
     print("laws broken:", check_provider(teacher, molecule.positions).failures or "none")
     student = distill(molecule, teacher, DistillConfig(TEACHER, budget_s=90.0, seed=1), "ethanol-own.safetensors")
     print(f"student: {student.force_mae:.1f} meV/A on a trajectory it never saw")
-    config = RunConfig("ethanol", TEACHER, "ethanol-own.safetensors", k_steps=8, duration_ps=5.0, friction_per_ps=5.0, seed=1)
+    config = RunConfig(
+        "ethanol", TEACHER, "ethanol-own.safetensors", k_steps=8, duration_ps=5.0, friction_per_ps=5.0, seed=1
+    )
     print("verdict:", validate(run(config, "runs/example-own", resume=True))["verdict"])

@@ -136,7 +136,7 @@ def check_provider(
 
     f0 = forces(x)
     if tolerance is None:
-        tolerance = 1e-4 + (1e-3 + np.finfo(np.float32).eps * abs(energy(x)) / h if single else 0.0)
+        tolerance = 1e-4 + (1e-3 + float(np.finfo(np.float32).eps) * abs(energy(x)) / h if single else 0.0)
     rng = np.random.default_rng(0)
     gradient = 0.0
     for _ in range(6):

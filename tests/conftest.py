@@ -118,8 +118,14 @@ def make_student() -> Callable[..., Any]:
         rng = np.random.default_rng(seed)
         network = InverseDistanceNet(len(atoms), widths)
         frames = atoms.get_positions() + 0.05 * rng.standard_normal((200, len(atoms), 3))
-        network.set_statistics(torch.from_numpy(frames).float(), torch.from_numpy(0.5 * rng.standard_normal(200)).float())
-        record = {"species": atoms.get_chemical_formula("hill"), "labels": 200, "seconds": {"teacher": 1.5, "training": 2.25}}
+        network.set_statistics(
+            torch.from_numpy(frames).float(), torch.from_numpy(0.5 * rng.standard_normal(200)).float()
+        )
+        record = {
+            "species": atoms.get_chemical_formula("hill"),
+            "labels": 200,
+            "seconds": {"teacher": 1.5, "training": 2.25},
+        }
         return Student(network.to(getattr(torch, dtype)), atoms.numbers, -312.5, record)
 
     return make

@@ -73,7 +73,9 @@ def test_a_replica_of_a_batch_is_the_replica_alone(
 
     together = run(start, Langevin(T, 5.0, 11, replicas))
     for r in range(replicas):
-        alone = run(State(start.positions[r : r + 1], start.momenta[r : r + 1]), single(Langevin(T, 5.0, 11, replicas), r))
+        alone = run(
+            State(start.positions[r : r + 1], start.momenta[r : r + 1]), single(Langevin(T, 5.0, 11, replicas), r)
+        )
         np.testing.assert_array_equal(alone.state.positions[0], together.state.positions[r])
         np.testing.assert_array_equal(alone.state.momenta[0], together.state.momenta[r])
         assert alone.heat[0] == together.heat[r]

@@ -46,7 +46,12 @@ def highest_frequency(model: ForceProvider, positions: Array, masses: Array) -> 
 
 @systems
 def test_halving_the_step_divides_the_energy_error_by_four(
-    scheme: Scheme, teacher: str, student: str, ethanol: Atoms, thermal: Callable[..., State], two_models: Callable[..., ForceTable]
+    scheme: Scheme,
+    teacher: str,
+    student: str,
+    ethanol: Atoms,
+    thermal: Callable[..., State],
+    two_models: Callable[..., ForceTable],
 ) -> None:
     """Symmetric schemes have errors a(t) h^2 + b(t) h^4 + ... (Hairer, Lubich & Wanner, II.3): the ratio is 4 + O(h^2).
 
@@ -127,7 +132,12 @@ def growth(build: Callable[[State], Stepper], start: State, steps: int) -> float
 
 @systems
 def test_reversing_the_momenta_leads_back_to_the_start(
-    scheme: Scheme, teacher: str, student: str, ethanol: Atoms, thermal: Callable[..., State], two_models: Callable[..., ForceTable]
+    scheme: Scheme,
+    teacher: str,
+    student: str,
+    ethanol: Atoms,
+    thermal: Callable[..., State],
+    two_models: Callable[..., ForceTable],
 ) -> None:
     """Every step rounds positions once (eps / 2 relative), and what is rounded grows as any displacement does."""
     start, steps = thermal(temperature_K=600), 100
@@ -150,7 +160,10 @@ def test_reversal_shows_a_scheme_that_is_not_symmetric(ethanol: Atoms, thermal: 
 
 
 def test_two_model_dynamics_with_a_network_is_reversible(
-    ethanol: Atoms, thermal: Callable[..., State], two_models: Callable[..., ForceTable], make_student: Callable[..., Any]
+    ethanol: Atoms,
+    thermal: Callable[..., State],
+    two_models: Callable[..., ForceTable],
+    make_student: Callable[..., Any],
 ) -> None:
     """A float32 student is a function of positions, but one with steps of its rounding in it.
 
@@ -178,7 +191,11 @@ def test_two_model_dynamics_with_a_network_is_reversible(
 
 @pytest.mark.parametrize("student", ["network", "harmonic", "morse"])
 def test_k_1_is_velocity_verlet_of_the_teacher(
-    student: str, ethanol: Atoms, thermal: Callable[..., State], two_models: Callable[..., ForceTable], make_student: Callable[..., Any]
+    student: str,
+    ethanol: Atoms,
+    thermal: Callable[..., State],
+    two_models: Callable[..., ForceTable],
+    make_student: Callable[..., Any],
 ) -> None:
     """With k = 1 the kicks add up to the teacher's, whatever the student says: (T - S) + S = T up to rounding.
 
@@ -187,7 +204,9 @@ def test_k_1_is_velocity_verlet_of_the_teacher(
     """
     start, masses = thermal(), ethanol.get_masses()
     cheap = make_student(ethanol) if student == "network" else load_model(student, ethanol)
-    plain = Stepper(verlet("teacher"), 0.5 * FS, masses, ForceTable({"teacher": load_model("gfn2-xtb", ethanol)}), start)
+    plain = Stepper(
+        verlet("teacher"), 0.5 * FS, masses, ForceTable({"teacher": load_model("gfn2-xtb", ethanol)}), start
+    )
     table = two_models(load_model("gfn2-xtb", ethanol), cheap)
     hybrid = Stepper(respa("residual", verlet("student"), 1), 0.5 * FS, masses, table, start)
     for _ in range(100):
@@ -204,13 +223,20 @@ def test_k_1_is_velocity_verlet_of_the_teacher(
 @pytest.mark.parametrize("inner", [verlet, baoab])
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_the_residual_is_formed_once_per_outer_step(
-    inner: Callable[[str], Scheme], replicas: int, ethanol: Atoms, thermal: Callable[..., State], two_models: Callable[..., ForceTable], toys: Any
+    inner: Callable[[str], Scheme],
+    replicas: int,
+    ethanol: Atoms,
+    thermal: Callable[..., State],
+    two_models: Callable[..., ForceTable],
+    toys: Any,
 ) -> None:
     teacher, student = toys.counted(load_model("morse", ethanol)), toys.counted(load_model("harmonic", ethanol))
     table = two_models(teacher, student)
     bath = Langevin(300.0, 1.0, 0, replicas)
     k, outer = 5, 7
-    stepper = Stepper(respa("residual", inner("student"), k), 2.0 * FS, ethanol.get_masses(), table, thermal(replicas), bath)
+    stepper = Stepper(
+        respa("residual", inner("student"), k), 2.0 * FS, ethanol.get_masses(), table, thermal(replicas), bath
+    )
     points = [stepper.state.positions]
     for _ in range(outer):
         stepper.step()
@@ -235,7 +261,9 @@ class Diatomic:
         self.w = float(np.sqrt(self.k / self.mu))
         self.h = outer / self.w  # in units of 1 / w
         self.scheme = respa("residual", verlet("student"), k_steps)
-        self.models = [Harmonic(np.array([1, 17]), np.array([[0, 1]]), np.array([self.r0]), k) for k in (self.k, student_k)]
+        self.models = [
+            Harmonic(np.array([1, 17]), np.array([[0, 1]]), np.array([self.r0]), k) for k in (self.k, student_k)
+        ]
         constants = {"residual": self.k - student_k, "student": student_k}
         self.propagator = np.eye(2)
         for flow, fraction in self.scheme:
@@ -278,10 +306,13 @@ def test_teacher_energy_is_conserved_with_a_wrong_student(error: float, two_mode
     assert abs(change[:2000].max() / change[2000:].max() - 1) < 1e-4
 
 
-def test_the_energy_error_of_a_wrong_student_scales_as_the_outer_step_squared(two_models: Callable[..., ForceTable]) -> None:
+def test_the_energy_error_of_a_wrong_student_scales_as_the_outer_step_squared(
+    two_models: Callable[..., ForceTable],
+) -> None:
     """The bound is second order: -k mu b / c = 1 + B H^2 + O(H^4), so halving H divides by 4 (1 + O((wH)^2))."""
     errors = [
-        np.abs((e := Diatomic(22.0, outer, 4).energies(4000, two_models)) / e[0] - 1).max() for outer in (0.2, 0.1, 0.05)
+        np.abs((e := Diatomic(22.0, outer, 4).energies(4000, two_models)) / e[0] - 1).max()
+        for outer in (0.2, 0.1, 0.05)
     ]
     first, second = errors[0] / errors[1], errors[1] / errors[2]
     assert abs(first - 4) < 4 * 0.2**2

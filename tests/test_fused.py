@@ -100,9 +100,9 @@ def test_it_follows_the_reference_within_float32(case: Case) -> None:
     assert (np.abs(fused.state.positions - reference.state.positions) < tolerance).all()
     momentum = 2 * case.rounding * STEPS * OUTER_FS * FS
     assert np.abs(fused.state.momenta - reference.state.momenta).max() < momentum
-    # dE = p dp / m: heat differs by what the momenta differ by.
-    p, m = np.abs(reference.state.momenta), fused.masses[:, None]
-    assert (np.abs(fused.heat - reference.heat) < STEPS * K * (3 * p.max() / m * momentum).sum()).all()
+    # dE = p dp / m before and after each of the baths: heat differs by what the momenta differ by.
+    speeds = np.abs(reference.state.momenta / fused.masses[:, None]).sum(axis=(1, 2))
+    assert (np.abs(fused.heat - reference.heat) <= STEPS * K * 2 * speeds * momentum).all()
     assert bool(fused.heat.any()) == case.thermostatted
     # The residual once per outer step, the student k times; both once at the start.
     assert fused.forces.calls == reference.forces.calls
@@ -133,22 +133,24 @@ def test_running_again_gives_the_same_bits(case: Case) -> None:
     np.testing.assert_array_equal(ends[0].momenta, ends[1].momenta)
 
 
-def test_it_is_reversible(case: Case) -> None:
+def test_it_is_reversible_unless_there_is_a_bath(case: Case) -> None:
     """There and back, with the forces on the way back off by at most a float32 rounding; see the NumPy test."""
-    if case.thermostatted:
-        pytest.skip("a bath does not run backwards")
     fused, _ = case.fresh()
     for _ in range(STEPS):
         fused.step()
-    fused.restart(State(fused.state.positions, -fused.state.momenta), None)
+    fused.restart(State(fused.state.positions, -fused.state.momenta), fused.bath)
     for _ in range(STEPS):
         fused.step()
     error = np.abs(fused.state.positions - case.start(case.replicas).positions)
-    assert (error < case.tolerance(2 * STEPS * OUTER_FS)).all()
+    assert (error < case.tolerance(2 * STEPS * OUTER_FS)).all() != case.thermostatted
 
 
 def test_the_teacher_is_asked_at_the_outer_points_only(
-    ethanol: Atoms, make_student: Callable[..., Any], thermal: Callable[..., State], two_models: Callable[..., Any], toys: Any
+    ethanol: Atoms,
+    make_student: Callable[..., Any],
+    thermal: Callable[..., State],
+    two_models: Callable[..., Any],
+    toys: Any,
 ) -> None:
     """Counted at the models themselves, not in the table: k network evaluations and one teacher call a step."""
     teacher, student = toys.counted(load_model("morse", ethanol)), make_student(ethanol)

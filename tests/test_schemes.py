@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_every_flow_gets_exactly_one_step(scheme: Scheme) -> None:
 def test_merging_keeps_the_times_and_leaves_no_equal_neighbours(scheme: Scheme) -> None:
     joined = merged(scheme)
     assert total_time(joined) == total_time(scheme)
-    assert all(a[0] != b[0] for a, b in zip(joined, joined[1:], strict=False))
+    assert all(a[0] != b[0] for a, b in pairwise(joined))
     assert merged(joined) == joined
 
 

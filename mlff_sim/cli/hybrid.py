@@ -49,11 +49,11 @@ def hybrid(
     compile: o.Compile = True,
     amp: o.Amp = False,
 ) -> int:
-    """Run two-model dynamics: K student steps per teacher call, K + U_teacher conserved.
+    r"""Run two-model dynamics: K student steps per teacher call, K + U_teacher conserved.
 
     Example: aspirin at 300 K, a GFN2-xTB call every 6 fs instead of every 0.5 fs:
 
-      mlff-sim hybrid --structure aspirin --teacher gfn2-xtb --student aspirin-gfn2 \\
+      mlff-sim hybrid --structure aspirin --teacher gfn2-xtb --student aspirin-gfn2 \
         --ensemble nvt --k-steps 12 --duration-ps 20 --friction-per-ps 5 --out runs/aspirin
     """
     given = [

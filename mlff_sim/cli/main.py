@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import cleandoc
 
 import typer
 from typer.exceptions import TyperException
@@ -25,8 +26,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (distill, hybrid, md, validate, models, demo):
-    app.command()(verb)
+
+
+def _help(verb: Callable[..., int]) -> str:
+    """A verb's docstring with its indented examples kept as they are (a line with a backspace, as in click)."""
+    paragraphs = cleandoc(verb.__doc__ or "").split("\n\n")
+    return "\n\n".join("\b\n" + p if p.startswith("  ") else p for p in paragraphs)
+
+
+for _verb in (distill, hybrid, md, validate, models, demo):
+    app.command(help=_help(_verb))(_verb)
 
 
 def _version(value: bool) -> None:

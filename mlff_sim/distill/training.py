@@ -93,7 +93,7 @@ class Trainer:
             loss = ((forces - f[pick]) / f_scale).square().mean()
             loss = loss + self.config.energy_weight * ((energy - e[pick]) / e_scale).square().mean()
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             step += 1
             decay = min(self.config.average, (1 + step) / (10 + step))

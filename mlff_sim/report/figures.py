@@ -55,8 +55,17 @@ def _layout(x: str, y: str, title: str = "", **more: Any) -> Figure:
 def _replicas(run: RunAssessment, series: Array) -> list[Figure]:
     """One thin line per replica, the first of them in the legend for all."""
     shown = min(series.shape[1], MAX_LINES)
-    name = f"{shown} of {series.shape[1]} replicas" if shown < series.shape[1] else f"{shown} replica{'s' if shown > 1 else ''}"
-    style: Figure = {"line": {"width": 1, "color": BLUE}, "opacity": 0.45, "hoverinfo": "skip", "legendgroup": "replicas"}
+    name = (
+        f"{shown} of {series.shape[1]} replicas"
+        if shown < series.shape[1]
+        else f"{shown} replica{'s' if shown > 1 else ''}"
+    )
+    style: Figure = {
+        "line": {"width": 1, "color": BLUE},
+        "opacity": 0.45,
+        "hoverinfo": "skip",
+        "legendgroup": "replicas",
+    }
     return [_line(run.time_ps, series[:, r], name=name, showlegend=r == 0, **style) for r in range(shown)]
 
 
@@ -66,10 +75,21 @@ def _energy(run: RunAssessment) -> Figure:
     if run.drift:
         ends = np.array([run.time_ps[0], run.time_ps[-1]])
         fit = np.mean(run.drift.intercepts) + run.drift.slope * ends
-        data.append(_line(ends, fit, name=f"drift {run.drift.slope:+.3f} meV/atom/ps", line={"width": 3, "color": ORANGE}))
+        data.append(
+            _line(ends, fit, name=f"drift {run.drift.slope:+.3f} meV/atom/ps", line={"width": 3, "color": ORANGE})
+        )
         for sign, shown in ((1, True), (-1, False)):
             limit = np.mean(run.drift.intercepts) + sign * run.drift.limit * ends
-            data.append(_line(ends, limit, name="limit", showlegend=shown, legendgroup="limit", line={"width": 1.5, "dash": "dash", "color": GREY}))
+            data.append(
+                _line(
+                    ends,
+                    limit,
+                    name="limit",
+                    showlegend=shown,
+                    legendgroup="limit",
+                    line={"width": 1.5, "dash": "dash", "color": GREY},
+                )
+            )
     return {"data": data, "layout": _layout("time / ps", "energy change / meV/atom", title)}
 
 
@@ -91,7 +111,12 @@ def _temperature(run: RunAssessment) -> Figure:
     layout = _layout("", "kinetic temperature / K", run.name, showlegend=True)
     target = run.temperatures.total.target_K
     if target is not None:
-        bath = {"x": data[0]["x"], "y": [target] * len(groups), "name": f"bath, {target:g} K", "line": {"color": ORANGE, "dash": "dash"}}
+        bath = {
+            "x": data[0]["x"],
+            "y": [target] * len(groups),
+            "name": f"bath, {target:g} K",
+            "line": {"color": ORANGE, "dash": "dash"},
+        }
         data.append({"type": "scatter", "mode": "lines", **bath})
         reach = max(0.04 * target, *(1.15 * (abs(g.mean_K - target) + b) for g, b in zip(groups, bars, strict=True)))
         layout["yaxis"]["range"] = [target - reach, target + reach]
@@ -124,7 +149,12 @@ def _structure(r: RdfResult) -> list[Figure]:
             _line(x, run[window], name="run", line={"color": BLUE, "width": 1.5}),
         ]
         title = f"{pair.replace('-', chr(8211))}, error {r.by_pair[pair]:.1f} %"
-        out.append({"data": data, "layout": _layout(f"distance / {ANGSTROM}", f"density / {ANGSTROM}<sup>-1</sup>", title, height=300)})
+        out.append(
+            {
+                "data": data,
+                "layout": _layout(f"distance / {ANGSTROM}", f"density / {ANGSTROM}<sup>-1</sup>", title, height=300),
+            }
+        )
     return out
 
 
@@ -136,18 +166,51 @@ def _speed(run: RunAssessment) -> list[Figure]:
     bars: list[Figure] = []
     for part, color in zip(split, (ORANGE, BLUE, GREY), strict=False):
         baseline = m.baseline_s_per_ps if part == "teacher" or len(split) == 1 else 0.0
-        bars.append({"type": "bar", "orientation": "h", "y": names, "x": _numbers(np.array([split[part], baseline])), "name": part, "marker": {"color": color}})
-    wall: Figure = {"data": bars, "layout": _layout("wall time / s per simulated ps", "", f"{run.name}: where the time goes", barmode="stack", height=260)}
+        bars.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "y": names,
+                "x": _numbers(np.array([split[part], baseline])),
+                "name": part,
+                "marker": {"color": color},
+            }
+        )
+    wall: Figure = {
+        "data": bars,
+        "layout": _layout(
+            "wall time / s per simulated ps", "", f"{run.name}: where the time goes", barmode="stack", height=260
+        ),
+    }
     wall["layout"]["yaxis"] = {"type": "category", "automargin": True}
     values, labels = [m.value], ["measured"]
     above, below = [m.ci95[1] - m.value if m.ci95 else 0.0], [m.value - m.ci95[0] if m.ci95 else 0.0]
     if run.speed.predicted is not None:
-        values, labels, above, below = [*values, run.speed.predicted], [*labels, "predicted"], [*above, 0.0], [*below, 0.0]
-    error = {"type": "data", "symmetric": False, "array": _numbers(np.array(above)), "arrayminus": _numbers(np.array(below)), "color": GREY}
-    bar = {"y": labels, "x": _numbers(np.array(values)), "marker": {"color": [GREEN, GREY]}, "error_x": error, "showlegend": False}
+        values, labels, above, below = (
+            [*values, run.speed.predicted],
+            [*labels, "predicted"],
+            [*above, 0.0],
+            [*below, 0.0],
+        )
+    error = {
+        "type": "data",
+        "symmetric": False,
+        "array": _numbers(np.array(above)),
+        "arrayminus": _numbers(np.array(below)),
+        "color": GREY,
+    }
+    bar = {
+        "y": labels,
+        "x": _numbers(np.array(values)),
+        "marker": {"color": [GREEN, GREY]},
+        "error_x": error,
+        "showlegend": False,
+    }
     ratio: Figure = {
         "data": [{"type": "bar", "orientation": "h", **bar}],
-        "layout": _layout("times faster than the teacher alone", "", f"Speed-up against {m.baseline_timestep_fs:g} fs", height=260),
+        "layout": _layout(
+            "times faster than the teacher alone", "", f"Speed-up against {m.baseline_timestep_fs:g} fs", height=260
+        ),
     }
     ratio["layout"]["yaxis"] = {"type": "category", "automargin": True}
     return [wall, ratio]

@@ -16,7 +16,10 @@ SECTIONS = {
         "Energy conservation",
         "Kinetic plus teacher potential energy, less the heat of a bath. A sound run stays flat; the dashed lines are the limit.",
     ),
-    "temperature": ("Temperature by element", "Resonance heats one element first. Bars are three standard errors, correlated frames accounted for."),
+    "temperature": (
+        "Temperature by element",
+        "Resonance heats one element first. Bars are three standard errors, correlated frames accounted for.",
+    ),
     "structure": (
         "Structure",
         "How the distances between pairs of elements are distributed. The band holds what sampling alone explains in 19 of 20 bins.",
@@ -37,7 +40,9 @@ def render(assessment: Assessment) -> str:
     from plotly.offline import get_plotlyjs
 
     template = resources.files("mlff_sim.report").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     plots = figures(assessment)
     title, sentence = headline(assessment)
     # "<" cannot end the script element early when it is written as an escape.
@@ -67,4 +72,8 @@ def _provenance(run: RunAssessment) -> dict[str, Any]:
         facts[name] = ", ".join(str(model[k]) for k in ("name", "version", "sha256") if model.get(k)) or None
     facts |= {f"version of {k}": v for k, v in (s.get("versions") or {}).items()}
     facts |= {k: v for k, v in (s.get("hardware") or {}).items()}
-    return {"name": run.name, "facts": {k: v for k, v in facts.items() if v is not None}, "json": json.dumps(strict(s), indent=1)}
+    return {
+        "name": run.name,
+        "facts": {k: v for k, v in facts.items() if v is not None},
+        "json": json.dumps(strict(s), indent=1),
+    }

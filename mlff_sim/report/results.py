@@ -47,13 +47,17 @@ def results(assessment: Assessment) -> dict[str, Any]:
         "verdict": assessment.verdict.value,
         "notes": list(assessment.notes),
         "speedup": _speedup(main),
-        "timing": {key: timing.get(key) for key in ("teacher_ms", "student_inner_us", "baseline_teacher_ms")} if timing else None,
+        "timing": {key: timing.get(key) for key in ("teacher_ms", "student_inner_us", "baseline_teacher_ms")}
+        if timing
+        else None,
         "teacher_calls": main.settings.get("teacher_calls"),
         "outer_step_fs": main.settings.get("outer_step_fs"),
         "nve": _nve(assessment),
         "rdf": _rdf(assessment),
         "temperature_K": _temperature(assessment),
-        "residual": None if main.residual is None or not main.residual.size else {"force_mae_meV_per_A": float(main.residual.mean())},
+        "residual": None
+        if main.residual is None or not main.residual.size
+        else {"force_mae_meV_per_A": float(main.residual.mean())},
         "student": None if student is None else {"force_mae_meV_per_A": errors.get("force_mae_meV_per_A")},
         "runs": [_run(run) for run in assessment.runs],
     }

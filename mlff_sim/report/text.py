@@ -51,8 +51,14 @@ def headline(assessment: Assessment) -> tuple[str, str]:
         return "Same physics" if hybrid else "Sound dynamics", within
     if verdict is Verdict.FAIL:
         title = "Not the same physics" if hybrid else "Not sound dynamics"
-        return title, "At least one thing that was judged is outside its limits by more than chance explains. Do not use these runs."
-    return "Not enough data to tell", "Nothing judged is known to be wrong, but something could not be decided. The table says what would settle it."
+        return (
+            title,
+            "At least one thing that was judged is outside its limits by more than chance explains. Do not use these runs.",
+        )
+    return (
+        "Not enough data to tell",
+        "Nothing judged is known to be wrong, but something could not be decided. The table says what would settle it.",
+    )
 
 
 def number(x: float | None, digits: int = 3) -> str:
@@ -75,7 +81,13 @@ def rows(assessment: Assessment) -> list[Row]:
 
 def _judged(run: RunAssessment) -> Iterator[Row]:
     if run.ended is not None:
-        yield Row("Run completed", "stopped" if run.ended is Verdict.FAIL else "no", "finished", run.ended, " ".join(run.notes))
+        yield Row(
+            "Run completed",
+            "stopped" if run.ended is Verdict.FAIL else "no",
+            "finished",
+            run.ended,
+            " ".join(run.notes),
+        )
     if run.drift:
         yield _drift(run.drift)
     if run.temperatures:
@@ -104,7 +116,10 @@ def _temperature(g: GroupTemperature, asked_K: float | None = None) -> Row:
     limit = f"{g.target_K:g} K \N{PLUS-MINUS SIGN} {g.fail_percent:g} %"
     advice = f"{number(g.samples)} effective samples."
     if g.verdict is Verdict.FAIL:
-        advice = "Heated or cooled by more than chance: take a shorter outer step, more friction or a better student. " + advice
+        advice = (
+            "Heated or cooled by more than chance: take a shorter outer step, more friction or a better student. "
+            + advice
+        )
     elif g.verdict is Verdict.INCONCLUSIVE:
         advice += f" Run longer: three standard errors are {number(100 * g.three_sigma_K / g.target_K, 2)} % and {g.resolve_percent:g} % are needed."
     return Row(name, value, limit, g.verdict, advice)
@@ -121,7 +136,13 @@ def _reported(run: RunAssessment) -> Iterator[Row]:
     student = (run.settings.get("models") or {}).get("student") or {}
     mae = (student.get("errors") or {}).get("force_mae_meV_per_A")
     if mae is not None:
-        yield Row("Force error of the student", f"{mae:.1f} meV/{ANGSTROM}", "", None, "Mean absolute, on a trajectory of the teacher it never saw.")
+        yield Row(
+            "Force error of the student",
+            f"{mae:.1f} meV/{ANGSTROM}",
+            "",
+            None,
+            "Mean absolute, on a trajectory of the teacher it never saw.",
+        )
     if run.residual is not None and run.residual.size:
         advice = "Mean absolute difference between teacher and student; this is what each outer step corrects."
         yield Row("Force corrected during the run", f"{run.residual.mean():.1f} meV/{ANGSTROM}", "", None, advice)
@@ -140,7 +161,13 @@ def _speed(s: Speed) -> Iterator[Row]:
             f"Against the teacher alone at {m.baseline_timestep_fs:g} fs, in alternating blocks.",
         )
         if m.baseline_timestep_fs != 1.0:
-            yield Row("Speed-up against 1 fs", f"{number(m.against(1.0))}{x}", "", None, "The same, had the teacher alone taken steps of 1 fs.")
+            yield Row(
+                "Speed-up against 1 fs",
+                f"{number(m.against(1.0))}{x}",
+                "",
+                None,
+                "The same, had the teacher alone taken steps of 1 fs.",
+            )
         if s.investment_s is not None:
             even = s.break_even_ps
             value = "never" if even is None else f"{number(even)} ps"

@@ -9,7 +9,16 @@
 | all of it, for the runs of a study | `assess` | `Assessment` |
 """
 
-from mlff_sim.validation.assess import Assessment, Run, RunAssessment, Speed, assess, assess_folder, load_reference, reference_of
+from mlff_sim.validation.assess import (
+    Assessment,
+    Run,
+    RunAssessment,
+    Speed,
+    assess,
+    assess_folder,
+    load_reference,
+    reference_of,
+)
 from mlff_sim.validation.breakeven import Speedup, measured_speedup, predicted_speedup
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures

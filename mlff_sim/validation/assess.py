@@ -24,7 +24,19 @@ MOST_CUT = 0.2
 """Never leave out more than this share of a run."""
 
 
-RECIPE = ("kind", "ensemble", "temperature_K", "timestep_fs", "k_steps", "friction_per_ps", "replicas", "duration_ps", "seed", "models", "versions")
+RECIPE = (
+    "kind",
+    "ensemble",
+    "temperature_K",
+    "timestep_fs",
+    "k_steps",
+    "friction_per_ps",
+    "replicas",
+    "duration_ps",
+    "seed",
+    "models",
+    "versions",
+)
 """Settings of a run that are remembered with its distributions."""
 
 
@@ -73,7 +85,9 @@ class Speed:
     @property
     def break_even_ps(self) -> float | None:
         """Simulated ps after which distillation has paid for itself; None if never or unknown."""
-        return self.measured.break_even_ps(self.investment_s) if self.measured and self.investment_s is not None else None
+        return (
+            self.measured.break_even_ps(self.investment_s) if self.measured and self.investment_s is not None else None
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +202,9 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
         raise ValueError("no run to assess; give at least one.")
     reference = against if against is None or isinstance(against, Distribution) else reference_of(against)
     any_nvt = any(r.settings["ensemble"] == "nvt" for r in runs)
-    judged = tuple(_assess_run(r, reference if r.settings["ensemble"] == "nvt" or not any_nvt else None, drift_limit) for r in runs)
+    judged = tuple(
+        _assess_run(r, reference if r.settings["ensemble"] == "nvt" or not any_nvt else None, drift_limit) for r in runs
+    )
     notes = []
     if not any(r.drift for r in judged):
         notes.append("Energy conservation was not judged: add an NVE run (5 or more replicas).")
@@ -232,7 +248,9 @@ def reference_of(run: Run, block_ps: float | None = None) -> Distribution:
     recipe = {name: config.get(name) for name in RECIPE}
     if config["ensemble"] == "nve":
         recipe["temperature_K"] = None
-    return pair_distributions(run.positions[keep], run.time_ps[keep], np.asarray(config["structure"]["numbers"]), block_ps, recipe)
+    return pair_distributions(
+        run.positions[keep], run.time_ps[keep], np.asarray(config["structure"]["numbers"]), block_ps, recipe
+    )
 
 
 def _sound_rows(run: Run) -> NDArray[np.bool_]:
@@ -268,7 +286,9 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
         if len(time_ps) >= (3 if conserved.shape[1] > 1 else BLOCKS):
             drift = nve_drift(time_ps, conserved.T, n, drift_limit)
         else:
-            notes.append(f"Energy drift was not judged: {len(time_ps)} frames are too few; run longer or record more often.")
+            notes.append(
+                f"Energy drift was not judged: {len(time_ps)} frames are too few; run longer or record more often."
+            )
     if keep.sum() >= 2:
         masses, numbers = np.asarray(structure["masses"], dtype=np.float64), np.asarray(structure["numbers"])
         target = float(settings["temperature_K"]) if nvt else None
@@ -303,12 +323,21 @@ def _ending(settings: Mapping[str, Any]) -> str:
 def _speed(run: Run) -> Speed:
     """Measured and predicted speed of a hybrid run."""
     settings = run.settings
-    hybrid, baseline = (np.asarray(run.wall.get(f"block_{name}_s_per_ps", ()), dtype=np.float64) for name in ("hybrid", "baseline"))
-    measured = measured_speedup(hybrid, baseline, float(settings["timestep_fs"])) if len(hybrid) and len(baseline) else None
+    hybrid, baseline = (
+        np.asarray(run.wall.get(f"block_{name}_s_per_ps", ()), dtype=np.float64) for name in ("hybrid", "baseline")
+    )
+    measured = (
+        measured_speedup(hybrid, baseline, float(settings["timestep_fs"])) if len(hybrid) and len(baseline) else None
+    )
     timing = settings.get("timing") or {}
     predicted = timing.get("predicted_speedup")
     if predicted is None and all(timing.get(k) for k in ("teacher_ms", "student_inner_us", "baseline_teacher_ms")):
-        predicted = predicted_speedup(int(settings["k_steps"]), timing["baseline_teacher_ms"], timing["teacher_ms"], 1e-3 * timing["student_inner_us"])
+        predicted = predicted_speedup(
+            int(settings["k_steps"]),
+            timing["baseline_teacher_ms"],
+            timing["teacher_ms"],
+            1e-3 * timing["student_inner_us"],
+        )
     spent = (settings.get("models", {}).get("student") or {}).get("seconds")
     if isinstance(spent, Mapping):
         spent = sum(float(s) for s in spent.values()) if spent else None
@@ -316,5 +345,9 @@ def _speed(run: Run) -> Speed:
     per_ps = {}
     if wall.get("total") and len(hybrid):
         # Shares of the whole run on the median block: compilation and start-up stay out of the speed.
-        per_ps = {k: float(np.median(hybrid)) * (wall.get(k) or 0.0) / wall["total"] for k in ("teacher", "student", "rest")}
-    return Speed(measured, None if predicted is None else float(predicted), None if spent is None else float(spent), per_ps)
+        per_ps = {
+            k: float(np.median(hybrid)) * (wall.get(k) or 0.0) / wall["total"] for k in ("teacher", "student", "rest")
+        }
+    return Speed(
+        measured, None if predicted is None else float(predicted), None if spent is None else float(spent), per_ps
+    )

@@ -51,7 +51,9 @@ def predicted_speedup(k: int, t_b: float, t_e: float, t_c: float) -> float:
     return k * t_b / (t_e + k * t_c)
 
 
-def measured_speedup(block_hybrid: Array, block_baseline: Array, baseline_timestep_fs: float = 0.5, *, seed: int = 0) -> Speedup:
+def measured_speedup(
+    block_hybrid: Array, block_baseline: Array, baseline_timestep_fs: float = 0.5, *, seed: int = 0
+) -> Speedup:
     """Ratio of median wall times of alternating blocks, with a bootstrap interval.
 
     Neighbouring blocks share the mood of the machine, so they are drawn in pairs where both lists are equally

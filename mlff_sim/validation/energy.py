@@ -77,7 +77,9 @@ def nve_drift(times_ps: Array, energies_eV: Array, n_atoms: int, limit: float = 
     t = np.asarray(times_ps, dtype=np.float64)
     e = np.atleast_2d(np.asarray(energies_eV, dtype=np.float64))
     if t.ndim != 1 or e.ndim != 2 or e.shape[1] != len(t):
-        raise ValueError(f"energies of shape {np.shape(energies_eV)} do not fit {len(t)} times; give (frames,) or (replicas, frames).")
+        raise ValueError(
+            f"energies of shape {np.shape(energies_eV)} do not fit {len(t)} times; give (frames,) or (replicas, frames)."
+        )
     needed = BLOCKS if len(e) == 1 else 3
     if len(t) < needed:
         raise ValueError(f"{len(t)} frames are too few for a drift; {needed} is the least.")

@@ -79,7 +79,9 @@ class Temperatures:
         return None if all(v is None for v in parts) else worst(parts)
 
 
-def kinetic_temperatures(momenta: Array, masses: Array, numbers: NDArray[np.int64], target_K: float | None, com_removed: bool) -> Temperatures:
+def kinetic_temperatures(
+    momenta: Array, masses: Array, numbers: NDArray[np.int64], target_K: float | None, com_removed: bool
+) -> Temperatures:
     """Kinetic temperature of all atoms and of each element, with standard errors for correlated frames.
 
     An atom of mass m carries 3 degrees of freedom, or 3 (1 - m/M) where the total momentum is fixed at zero
@@ -116,5 +118,7 @@ def kinetic_temperatures(momenta: Array, masses: Array, numbers: NDArray[np.int6
         fail, resolve = (1.0, 3.0) if name == "all" else (3.0, 10.0)
         out[name] = GroupTemperature(name, float(series.mean()), stderr, samples, target_K, fail, resolve)
     if "all" not in out:
-        raise ValueError("no finite kinetic temperature: give finite momenta of at least two atoms, or of one with its centre of mass free.")
+        raise ValueError(
+            "no finite kinetic temperature: give finite momenta of at least two atoms, or of one with its centre of mass free."
+        )
     return Temperatures(out.pop("all"), out)

@@ -77,7 +77,14 @@ class Distribution:
         arrays = {f"block:{pair}": b.astype(np.float32) for pair, b in self.blocks.items()}
         facts = {"format": FORMAT, "block_ps": self.block_ps, "samples": self.samples, "recipe": dict(self.recipe)}
         with Path(file).open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, head=np.array(json.dumps(facts, allow_nan=False)), edges=self.edges, weights=self.weights, **arrays)
+            np.savez_compressed(
+                stream,
+                allow_pickle=False,
+                head=np.array(json.dumps(facts, allow_nan=False)),
+                edges=self.edges,
+                weights=self.weights,
+                **arrays,
+            )
 
     @staticmethod
     def load(file: Path) -> Distribution:
@@ -91,12 +98,25 @@ class Distribution:
                 head = json.loads(str(data["head"]))
                 if head["format"] != FORMAT:
                     raise KeyError(head["format"])
-                blocks = {k.removeprefix("block:"): np.asarray(data[k], dtype=np.float64) for k in data.files if k.startswith("block:")}
-                return Distribution(data["edges"], blocks, data["weights"], float(head["block_ps"]), float(head["samples"]), head["recipe"])
+                blocks = {
+                    k.removeprefix("block:"): np.asarray(data[k], dtype=np.float64)
+                    for k in data.files
+                    if k.startswith("block:")
+                }
+                return Distribution(
+                    data["edges"],
+                    blocks,
+                    data["weights"],
+                    float(head["block_ps"]),
+                    float(head["samples"]),
+                    head["recipe"],
+                )
         except FileNotFoundError as error:
             raise InputError(f"reference '{file}' does not exist.") from error
         except (OSError, ValueError, KeyError, EOFError) as error:
-            raise InputError(f"reference '{file}' is not a distribution written by this package ({type(error).__name__}: {error}).") from error
+            raise InputError(
+                f"reference '{file}' is not a distribution written by this package ({type(error).__name__}: {error})."
+            ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +226,10 @@ def pair_distributions(
     pieces = int(np.clip(frames // max(rows, 1.0), 1, max(1, MAX_BLOCKS // groups) if block_ps is None else frames))
     bins = int(np.floor(longest / BIN_A)) + 1
     blocks: dict[str, Array] = {}
-    weights = np.array([(g.stop - g.start) * (c.stop - c.start) for g in _chunks(replicas, groups) for c in _chunks(frames, pieces)], dtype=np.float64)
+    weights = np.array(
+        [(g.stop - g.start) * (c.stop - c.start) for g in _chunks(replicas, groups) for c in _chunks(frames, pieces)],
+        dtype=np.float64,
+    )
     for pair, (i, j) in pairs.items():
         rows_out = []
         for g in _chunks(replicas, groups):
@@ -221,11 +244,18 @@ def pair_distributions(
         weights=weights / weights.sum(),
         block_ps=step_ps * frames * replicas / len(weights),
         samples=frames * replicas / slowest,
-        recipe={**(recipe or {}), "numbers": [int(z) for z in numbers], "bin_A": BIN_A, "sampled_ps": step_ps * frames * replicas},
+        recipe={
+            **(recipe or {}),
+            "numbers": [int(z) for z in numbers],
+            "bin_A": BIN_A,
+            "sampled_ps": step_ps * frames * replicas,
+        },
     )
 
 
-def compare(run: Distribution, reference: Distribution, limit_percent: float = 5.0, *, draws: int = 400, seed: int = 0) -> RdfResult:
+def compare(
+    run: Distribution, reference: Distribution, limit_percent: float = 5.0, *, draws: int = 400, seed: int = 0
+) -> RdfResult:
     """Hold the structure of a run to that of a reference.
 
     Noise: the variance of a bin between the blocks of the reference, scaled to the simulated times of the
@@ -312,13 +342,22 @@ def _noise95(centred: Array, q: Array, scale: float, draws: int, seed: int) -> f
 def _judge(error: float, noise: float, noise95: float, limit: float, samples: float) -> tuple[Verdict, str]:
     """The rules of `compare`."""
     if samples < MIN_REFERENCE_SAMPLES:
-        return Verdict.INCONCLUSIVE, f"The reference holds {samples:.0f} effective samples and {MIN_REFERENCE_SAMPLES:.0f} are needed: sample it longer."
+        return (
+            Verdict.INCONCLUSIVE,
+            f"The reference holds {samples:.0f} effective samples and {MIN_REFERENCE_SAMPLES:.0f} are needed: sample it longer.",
+        )
     if error <= limit:
         return Verdict.PASS, f"The error is within {limit:g} %."
     if error <= noise95 and noise <= limit:
-        return Verdict.PASS, f"The error exceeds {limit:g} % but sampling alone explains it, and would show {noise:.1f} % on average."
+        return (
+            Verdict.PASS,
+            f"The error exceeds {limit:g} % but sampling alone explains it, and would show {noise:.1f} % on average.",
+        )
     if error - noise95 > limit:
-        return Verdict.FAIL, f"The error is more than sampling explains ({noise95:.1f} %, 19 times in 20): the structure differs."
+        return (
+            Verdict.FAIL,
+            f"The error is more than sampling explains ({noise95:.1f} %, 19 times in 20): the structure differs.",
+        )
     return Verdict.INCONCLUSIVE, f"Sampling alone would show {noise:.1f} %: run longer."
 
 
@@ -326,7 +365,9 @@ def _check_same_system(run: Distribution, reference: Distribution) -> None:
     """Refuse to compare different molecules or temperatures."""
     a, b = run.recipe.get("numbers"), reference.recipe.get("numbers")
     if (a is not None and b is not None and sorted(a) != sorted(b)) or set(run.blocks) != set(reference.blocks):
-        raise InputError(f"the run has element pairs {sorted(run.blocks)} and the reference {sorted(reference.blocks)}: not the same molecule.")
+        raise InputError(
+            f"the run has element pairs {sorted(run.blocks)} and the reference {sorted(reference.blocks)}: not the same molecule."
+        )
     ta, tb = run.recipe.get("temperature_K"), reference.recipe.get("temperature_K")
     if ta is not None and tb is not None and abs(ta - tb) > 0.5:
         raise InputError(f"the run is at {ta:g} K and the reference at {tb:g} K; compare runs of one temperature.")

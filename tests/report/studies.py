@@ -13,7 +13,9 @@ from mlff_sim.state import maxwell_boltzmann
 
 NUMBERS = np.array([6, 6, 8, 1, 1, 1])
 MASSES = np.array([12.011, 12.011, 15.999, 1.008, 1.008, 1.008])
-START = np.array([[0.0, 0.0, 0.0], [1.51, 0.0, 0.0], [2.05, 1.3, 0.0], [-0.4, 1.02, 0.0], [-0.4, -0.5, 0.9], [1.95, -0.6, 0.8]])
+START = np.array(
+    [[0.0, 0.0, 0.0], [1.51, 0.0, 0.0], [2.05, 1.3, 0.0], [-0.4, 1.02, 0.0], [-0.4, -0.5, 0.9], [1.95, -0.6, 0.8]]
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,16 @@ class FakeRun:
     wall: dict[str, Array] = field(default_factory=dict)
 
 
-def make_run(ensemble: str = "nvt", kind: str = "hybrid", *, rows: int = 1000, replicas: int = 5, drift: float = 0.0, seed: int = 0, **changes: Any) -> FakeRun:
+def make_run(
+    ensemble: str = "nvt",
+    kind: str = "hybrid",
+    *,
+    rows: int = 1000,
+    replicas: int = 5,
+    drift: float = 0.0,
+    seed: int = 0,
+    **changes: Any,
+) -> FakeRun:
     """A run at 300 K whose conserved energy walks up by `drift` meV/atom/ps under white noise of 0.3 meV/atom."""
     rng = np.random.default_rng(seed)
     n = len(NUMBERS)
@@ -61,16 +72,27 @@ def make_run(ensemble: str = "nvt", kind: str = "hybrid", *, rows: int = 1000, r
         "every": 1,
         "seed": seed,
         "com_removed": ensemble == "nve",
-        "structure": {"formula": "C2H3O", "numbers": NUMBERS.tolist(), "masses": MASSES.tolist(), "bonds": [[0, 1], [1, 2]]},
+        "structure": {
+            "formula": "C2H3O",
+            "numbers": NUMBERS.tolist(),
+            "masses": MASSES.tolist(),
+            "bonds": [[0, 1], [1, 2]],
+        },
         "models": {"teacher": {"name": "gfn2-xtb"}, "student": student} if hybrid else {"model": {"name": "gfn2-xtb"}},
         "teacher_calls": 2500 if hybrid else None,
-        "timing": {"teacher_ms": 1.0, "student_inner_us": 26.0, "baseline_teacher_ms": 0.85, "predicted_speedup": 5.63} if hybrid else None,
+        "timing": {"teacher_ms": 1.0, "student_inner_us": 26.0, "baseline_teacher_ms": 0.85, "predicted_speedup": 5.63}
+        if hybrid
+        else None,
         "wall_s": {"teacher": 12.0, "student": 2.5, "rest": 0.5, "total": 15.0, "baseline": 8.0},
         "versions": {"python": "3.11", "mlff-sim": "0.1.0"},
         "hardware": {"cpu": "some processor", "cores": 2},
         **changes,
     }
-    wall = {"block_hybrid_s_per_ps": rng.normal(0.3, 0.01, 10), "block_baseline_s_per_ps": rng.normal(1.7, 0.05, 6)} if hybrid else {}
+    wall = (
+        {"block_hybrid_s_per_ps": rng.normal(0.3, 0.01, 10), "block_baseline_s_per_ps": rng.normal(1.7, 0.05, 6)}
+        if hybrid
+        else {}
+    )
     return FakeRun(
         folder=Path("study") / f"{kind}-{ensemble}",
         settings=settings,

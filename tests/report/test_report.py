@@ -63,7 +63,9 @@ def look_up(content: dict[str, Any], name: str) -> Any:
 @pytest.fixture(scope="module")
 def study() -> Assessment:
     """A hybrid study of an NVT and an NVE run against a teacher's."""
-    return assess([make_run("nvt", rows=2000), make_run("nve", seed=1)], make_run("nvt", "md", rows=2000, replicas=8, seed=9))
+    return assess(
+        [make_run("nvt", rows=2000), make_run("nve", seed=1)], make_run("nvt", "md", rows=2000, replicas=8, seed=9)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,9 @@ def test_replicas_that_drift_apart_are_not_averaged_away() -> None:
     slopes = np.array([1.0, -1.0, 1.0, -1.0, 0.0])
     drift = nve_drift(TIMES, 1e-3 * ATOMS * slopes[:, None] * TIMES, ATOMS)
     assert drift.slope == pytest.approx(0.0, abs=1e-9)
-    assert drift.ci95[1] == pytest.approx(2.7764 * 1.0 / np.sqrt(5), rel=1e-4)  # t(0.975, 4) and a sample deviation of 1
+    assert drift.ci95[1] == pytest.approx(
+        2.7764 * 1.0 / np.sqrt(5), rel=1e-4
+    )  # t(0.975, 4) and a sample deviation of 1
     assert drift.verdict is Verdict.INCONCLUSIVE
     assert "run longer" in drift.note
 
@@ -59,7 +61,10 @@ def test_false_alarms_of_one_replica_are_at_most_nominal(kind: str) -> None:
     """The interval of block increments is built for the worst case, a random walk."""
     rng = np.random.default_rng(2)
     studies = 400
-    alarms = sum(not d.ci95[0] <= 0.0 <= d.ci95[1] for d in (nve_drift(TIMES, e, ATOMS) for e in noise(kind, (studies, len(TIMES)), rng)))
+    alarms = sum(
+        not d.ci95[0] <= 0.0 <= d.ci95[1]
+        for d in (nve_drift(TIMES, e, ATOMS) for e in noise(kind, (studies, len(TIMES)), rng))
+    )
     assert alarms <= binom.ppf(0.9995, studies, 0.05)
 
 

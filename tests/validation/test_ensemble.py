@@ -49,13 +49,20 @@ def test_hot_hydrogens_fail_and_are_named() -> None:
     p = momenta(1500, com=False)
     p[:, :, NUMBERS == 1] *= np.sqrt(1.1)
     result = kinetic_temperatures(p, MASSES, NUMBERS, 300.0, False)
-    assert {name: g.verdict for name, g in result.by_element.items()} == {"C": Verdict.PASS, "O": Verdict.PASS, "H": Verdict.FAIL}
+    assert {name: g.verdict for name, g in result.by_element.items()} == {
+        "C": Verdict.PASS,
+        "O": Verdict.PASS,
+        "H": Verdict.FAIL,
+    }
     assert result.verdict is Verdict.FAIL
 
 
 def test_a_short_run_is_inconclusive() -> None:
     """Ten frames do not resolve 3 % of a mean over 27 degrees of freedom: 3 sigma is 4 % and more."""
-    assert kinetic_temperatures(momenta(10, com=False)[:, :1], MASSES, NUMBERS, 300.0, False).total.verdict is Verdict.INCONCLUSIVE
+    assert (
+        kinetic_temperatures(momenta(10, com=False)[:, :1], MASSES, NUMBERS, 300.0, False).total.verdict
+        is Verdict.INCONCLUSIVE
+    )
 
 
 def test_nve_is_reported_and_not_judged() -> None:

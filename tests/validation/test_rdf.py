@@ -130,6 +130,13 @@ def test_other_files_and_other_systems_are_refused(reference: Distribution, tmp_
     other = pair_distributions(np.random.default_rng(0).normal(size=(9, 1, 2, 3)), np.arange(9.0), np.array([1, 8]))
     with pytest.raises(InputError, match="not the same molecule"):
         compare(other, reference)
-    hot = Distribution(reference.edges, reference.blocks, reference.weights, reference.block_ps, reference.samples, {"temperature_K": 500.0})
+    hot = Distribution(
+        reference.edges,
+        reference.blocks,
+        reference.weights,
+        reference.block_ps,
+        reference.samples,
+        {"temperature_K": 500.0},
+    )
     with pytest.raises(InputError, match="500 K"):
         compare(hot, reference)
