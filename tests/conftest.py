@@ -175,10 +175,9 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 def start() -> Callable[..., subprocess.Popen[str]]:
     """Start the command as a process of its own."""
 
-    def run(*arguments: object, path: Path | None = None) -> subprocess.Popen[str]:
-        environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
+    def run(*arguments: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "mlff_sim.cli.main", *(str(a) for a in arguments)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return run
 
@@ -187,8 +186,8 @@ def start() -> Callable[..., subprocess.Popen[str]]:
 def shell(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., Outcome]:
     """Run the command as a process of its own to its end."""
 
-    def run(*arguments: object, path: Path | None = None) -> Outcome:
-        process = start(*arguments, path=path)
+    def run(*arguments: object) -> Outcome:
+        process = start(*arguments)
         out, err = process.communicate(timeout=300)
         return Outcome(process.returncode, out, err)
 

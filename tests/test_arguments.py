@@ -82,7 +82,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "0", "0s", "-5s", "1d", "five", "1e3", "1h30m", ".5h", "5.", "nan", "inf", "s", "6 min 3", "9" * 400],
+    ["", " ", "0", "0s", "-5s", "1d", "five", "1e3", "1h30m", ".5h", "5.", "nan", "inf", "s", "6 min 3"],
 )
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(InputError, match="no duration"):

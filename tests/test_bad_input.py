@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ HYBRID = {
     "--duration-ps": "0.1",
     "--no-compile": None,
 }
-MD = {"--structure": "ethanol", "--model": "morse", "--duration-ps": "0.1"}
+MD = {"--structure": "ethanol", "--model": "morse", "--ensemble": "nve", "--duration-ps": "0.1"}
 DISTILL = {"--structure": "ethanol", "--teacher": "gfn2-xtb", "--budget": "5s"}
 
 
@@ -80,7 +81,9 @@ def inputs(tmp_path: Path, ethanol: Atoms, student_file: Path) -> Callable[[str]
     return fill
 
 
-def command(verb: str, base: dict[str, str | None], changes: dict[str, str | None], fill: Callable[[str], str], out: Path) -> list[str]:
+def command(
+    verb: str, base: dict[str, str | None], changes: dict[str, str | None], fill: Callable[[str], str], out: Path
+) -> list[str]:
     """The arguments of a command that would work, but for the changes; an option set to "-" is left out."""
     options = {**base, "--out": str(out), **changes}
     words = [verb]
@@ -109,7 +112,12 @@ MISTAKES: dict[str, tuple[str, dict[str, str | None], dict[str, str | None], str
     "unknown-model": ("md", MD, {"--model": "gfn9"}, "unknown model 'gfn9'; known: .*gfn2-xtb"),
     "teacher-without-factory": ("hybrid", HYBRID, {"--teacher": "ase:no.such:thing"}, "cannot be loaded"),
     "missing-student": ("hybrid", HYBRID, {"--student": "MISSING"}, "does not exist; train one"),
-    "student-of-another-molecule": ("hybrid", HYBRID, {"--student": "aspirin-gfn2"}, "trained for C9H8O4; the structure is C2H6O"),
+    "student-of-another-molecule": (
+        "hybrid",
+        HYBRID,
+        {"--student": "aspirin-gfn2"},
+        "trained for C9H8O4; the structure is C2H6O",
+    ),
     "student-in-another-order": ("hybrid", HYBRID, {"--structure": "REORDERED"}, "another atom order: its atom 2 is O"),
     "corrupted-student": ("hybrid", HYBRID, {"--student": "CORRUPT"}, "truncated or no safetensors file|corrupted"),
     "truncated-student": ("hybrid", HYBRID, {"--student": "TRUNCATED"}, "truncated"),
@@ -119,8 +127,8 @@ MISTAKES: dict[str, tuple[str, dict[str, str | None], dict[str, str | None], str
     # the cadence
     "k-0": ("hybrid", HYBRID, {"--k-steps": "0"}, "at least 1"),
     "k-negative": ("hybrid", HYBRID, {"--k-steps": "-3"}, "at least 1"),
-    "k-half": ("hybrid", HYBRID, {"--k-steps": "2.5"}, "2.5"),
-    "k-word": ("hybrid", HYBRID, {"--k-steps": "many"}, "many"),
+    "k-half": ("hybrid", HYBRID, {"--k-steps": "2.5"}, "--k-steps.*integer"),
+    "k-word": ("hybrid", HYBRID, {"--k-steps": "many"}, "--k-steps.*integer"),
     "no-k": ("hybrid", HYBRID, {"--k-steps": "-"}, "exactly one of .*; got none"),
     "two-k": ("hybrid", HYBRID, {"--corrector-fraction": "0.5"}, "exactly one of"),
     "fraction-0": ("hybrid", HYBRID, {"--k-steps": "-", "--corrector-fraction": "0"}, r"outside \(0, 1\]"),
@@ -181,15 +189,15 @@ def test_one_line_exit_code_2_nothing_written(
     out = tmp_path / "out"
     result = cli(*command(verb, base, changes, inputs, out))
     assert result.code == 2
-    import re
-
     assert re.search(words, result.line), result.line
     assert len(result.line) < 500
     assert "Traceback" not in result.out and result.out == ""
     assert not list(tmp_path.glob("out*"))
 
 
-def test_the_command_without_the_mistake_works(cli: Callable[..., Any], inputs: Callable[[str], str], tmp_path: Path) -> None:
+def test_the_command_without_the_mistake_works(
+    cli: Callable[..., Any], inputs: Callable[[str], str], tmp_path: Path
+) -> None:
     """Or the test above would show nothing."""
     result = cli(*command("md", MD, {}, inputs, tmp_path / "out"))
     assert result.code == 0 and result.err == "", result
@@ -203,7 +211,9 @@ def listing(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_folder_of_another_run_is_refused(cli: Callable[..., Any], inputs: Callable[[str], str], tmp_path: Path) -> None:
+def test_a_folder_of_another_run_is_refused(
+    cli: Callable[..., Any], inputs: Callable[[str], str], tmp_path: Path
+) -> None:
     """It names what differs, and leaves the folder as it was, with and without --resume."""
     out = tmp_path / "out"
     assert cli(*command("md", MD, {}, inputs, out)).code == 0
@@ -218,7 +228,9 @@ def test_a_folder_of_another_run_is_refused(cli: Callable[..., Any], inputs: Cal
     assert listing(out) == before
 
 
-def test_a_folder_with_something_else_in_it_is_refused(cli: Callable[..., Any], inputs: Callable[[str], str], tmp_path: Path) -> None:
+def test_a_folder_with_something_else_in_it_is_refused(
+    cli: Callable[..., Any], inputs: Callable[[str], str], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
@@ -231,7 +243,9 @@ def test_a_folder_with_something_else_in_it_is_refused(cli: Callable[..., Any], 
     assert result.code == 2 and "is a file" in result.line
 
 
-def test_a_folder_whose_run_cannot_be_read_is_refused(cli: Callable[..., Any], inputs: Callable[[str], str], tmp_path: Path) -> None:
+def test_a_folder_whose_run_cannot_be_read_is_refused(
+    cli: Callable[..., Any], inputs: Callable[[str], str], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     for content in ("{", "{}", "[]", '{"format": "mlff-sim-run"}'):
@@ -241,13 +255,17 @@ def test_a_folder_whose_run_cannot_be_read_is_refused(cli: Callable[..., Any], i
         assert "run.json" in result.line or "different run" in result.line
 
 
-def test_a_student_file_is_written_where_there_is_a_folder(cli: Callable[..., Any], inputs: Callable[[str], str], tmp_path: Path) -> None:
+def test_a_student_file_is_written_where_there_is_a_folder(
+    cli: Callable[..., Any], inputs: Callable[[str], str], tmp_path: Path
+) -> None:
     assert "does not exist" in cli(*command("distill", DISTILL, {}, inputs, tmp_path / "no" / "out")).line
     assert "is a folder" in cli(*command("distill", DISTILL, {}, inputs, tmp_path)).line
 
 
 @pytest.mark.parametrize("arguments", [["validate", "nowhere"], ["models", "--all"], ["frobnicate"], ["validate"]])
-def test_other_verbs_answer_in_one_line_too(arguments: list[str], cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_verbs_answer_in_one_line_too(
+    arguments: list[str], cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     result = cli(*arguments)
     assert result.code == 2 and result.line
@@ -286,7 +304,7 @@ def test_mistakes_are_found_before_anything_heavy_loads(inputs: Callable[[str], 
         f"for arguments in {commands!r}:\n"
         "    try:\n        main(arguments)\n"
         "    except SystemExit as end:\n        assert end.code == 2, (end.code, arguments)\n"
-        "    loaded = {'torch', 'tblite', 'openmm', 'h5py', 'scipy.optimize'} & set(sys.modules)\n"
+        "    loaded = {'torch', 'tblite', 'openmm', 'h5py'} & set(sys.modules)\n"
         "    assert not loaded, (loaded, arguments)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
