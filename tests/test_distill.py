@@ -48,7 +48,7 @@ def test_a_short_budget_gives_a_usable_student(distilled: tuple[Path, Any, float
     assert check_provider(student, ethanol.get_positions()).failures == []
     unseen = thermal_frames(ethanol, load_model("gfn2-xtb", ethanol))
     error = np.abs(student(unseen.positions).forces - unseen.forces).mean()
-    assert error < 0.9 * np.abs(unseen.forces).mean()
+    assert error < 0.7 * np.abs(unseen.forces).mean()
 
 
 def test_it_keeps_to_its_budget(distilled: tuple[Path, Any, float]) -> None:
@@ -88,7 +88,7 @@ def test_the_record_tells_what_was_done(distilled: tuple[Path, Any, float]) -> N
     assert record["labels"] == record["history"][-1]["labels"] > 200
     assert record["training_range"]["temperature_K"] == [300.0, 500.0]
     low, high = record["training_range"]["pair_distance_A"]
-    assert 0.3 < low < 1.1 and 3 < high < 12
+    assert 0.5 < low < 1.1 and 3 < high < 12
     assert set(record["seconds"]) == {"test", "teacher", "sampling", "training"}
     assert all(s > 0 for s in record["seconds"].values())
     assert record["errors"]["force_mae_meV_per_A"] == record["history"][-1]["force_mae_meV_per_A"] > 0
@@ -141,6 +141,23 @@ def test_it_stops_early_at_the_target(ethanol: Atoms, tmp_path: Path) -> None:
     assert len(result.history) < 6
     assert result.teacher_s + result.training_s + result.sampling_s + result.test_s < 50
     assert load_student(tmp_path / "easy.student").record["errors"]["force_mae_meV_per_A"] == result.force_mae
+
+
+def test_sampling_stays_where_there_are_labels(ethanol: Atoms, make_student: Callable[..., Any]) -> None:
+    """An early student knows no repulsion: what leaves the labelled distances by a quarter is not worth a label."""
+    from mlff_sim.distill.sampling import student_frames
+
+    known = thermal_frames(ethanol, load_model("harmonic", ethanol))
+    masses, rng = ethanol.get_masses(), np.random.default_rng(0)
+    frames = student_frames(make_student(ethanol).network, known, masses, temperatures_K=(300, 500), count=256, rng=rng)
+    assert frames.shape == (256, 9, 3)
+
+    def distances(x: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(x[:, :, None] - x[:, None], axis=-1)[:, *np.triu_indices(9, 1)]
+
+    near, far = distances(known.positions).min(axis=0), distances(known.positions).max(axis=0)
+    assert (distances(frames) > 0.75 * near).all()
+    assert (distances(frames) < 1.25 * far).all()
 
 
 # Labels.

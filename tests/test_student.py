@@ -191,13 +191,16 @@ def test_safetensors_of_something_else_are_refused(tmp_path: Path) -> None:
 # The one that comes with the package.
 
 
-def test_the_shipped_student_imitates_its_teacher() -> None:
-    """Its record promises about 10 meV/A at 300 K; at the minimum of the teacher its forces must be about zero too."""
+def test_the_shipped_student_keeps_the_promise_of_its_record() -> None:
+    """On a fresh trajectory of its teacher at 300 K its force error is the recorded one, within a factor of two."""
+    from mlff_sim.distill.sampling import teacher_trajectory
+
     aspirin = read_structure("aspirin")
-    student = load_model("student:aspirin-gfn2", aspirin)
+    student, teacher = load_model("student:aspirin-gfn2", aspirin), load_model("gfn2-xtb", aspirin)
+    start, masses, rng = aspirin.get_positions(), aspirin.get_masses(), np.random.default_rng(123)
+    frames = teacher_trajectory(teacher, start, masses, temperature_K=300, steps=240, every=20, discard=140, rng=rng)
+    error = np.mean([np.abs(student(x).forces - forces).mean() for x, _, forces in frames])
     promised = student.provenance["errors"]["force_mae_meV_per_A"]
-    x = aspirin.get_positions() + 0.02 * np.random.default_rng(0).standard_normal((len(aspirin), 3))
-    error = np.abs(student(x).forces - load_model("gfn2-xtb", aspirin)(x).forces).mean()
-    assert promised < 20
-    assert error < 3e-3 * promised
-    assert check_provider(student, aspirin.get_positions()).failures == []
+    assert 0 < promised < 10
+    assert 1e3 * error < 2 * promised
+    assert check_provider(student, start).failures == []

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mlff_sim.cli.console import VERDICT_CODES
+from mlff_sim.cli.console import VERDICT_CODES, out
 from mlff_sim.cli.options import judge
 from mlff_sim.errors import InputError
 
@@ -28,7 +28,7 @@ def validate(
         typer.Option(
             "--write-reference",
             metavar="FILE",
-            help="Save the run's distributions as a reference file instead of judging.",
+            help="Save the distributions (of all runs in the folder, pooled) as a reference file instead of judging.",
         ),
     ] = None,
 ) -> int:
@@ -41,9 +41,11 @@ def validate(
     if not drift_limit > 0:
         raise InputError(f"drift limit {drift_limit:g} meV/atom/ps must be positive.")
     if write_reference is not None:
-        from mlff_sim.runfolder import read_run
-        from mlff_sim.validation.assess import reference_of
+        from mlff_sim.runfolder import find_runs, read_run
+        from mlff_sim.validation import reference_of
 
-        reference_of(read_run(folder)).save(write_reference)
+        reference = reference_of(*(read_run(p) for p in find_runs(folder)))
+        reference.save(write_reference)
+        out.print(f"{write_reference}: {reference.sampled_ps:.0f} ps, {reference.samples:.0f} effective samples")
         return 0
     return VERDICT_CODES[judge(folder, against, drift_limit)]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.units import MEV
 from mlff_sim.validation.breakeven import Speedup, measured_speedup, predicted_speedup
@@ -240,17 +241,38 @@ def load_reference(path: str | Path) -> Run | Distribution:
     return Distribution.load(Path(path))
 
 
-def reference_of(run: Run, block_ps: float | None = None) -> Distribution:
-    """Pair-distance distributions of a run after its equilibration, with its settings as recipe."""
-    rows = _sound_rows(run)
-    keep = rows & (run.time_ps >= _equilibration_ps(run.settings, run.time_ps[rows]))
-    config = run.settings
-    recipe = {name: config.get(name) for name in RECIPE}
-    if config["ensemble"] == "nve":
+def reference_of(*runs: Run, block_ps: float | None = None) -> Distribution:
+    """Pair-distance distributions after equilibration, of one run or pooled over several of one ensemble.
+
+    Args:
+        runs: runs that differ in nothing but seed and replicas.
+        block_ps: as for `pair_distributions`.
+
+    Returns:
+        The distributions, with the settings of the runs as recipe.
+
+    Raises:
+        InputError: the runs differ in more, so that they are not samples of one ensemble.
+    """
+    first = runs[0]
+    settings = first.settings
+    numbers = np.asarray(settings["structure"]["numbers"])
+    for other in runs[1:]:
+        free = ("seed", "replicas", "versions")
+        changed = [k for k in RECIPE if k not in free and other.settings.get(k) != settings.get(k)]
+        if changed or other.settings["structure"]["numbers"] != settings["structure"]["numbers"]:
+            what = ", ".join(changed) or "atoms"
+            raise InputError(f"'{first.folder}' and '{other.folder}' differ in {what}; pool runs of one ensemble.")
+    recipe = {name: settings.get(name) for name in RECIPE}
+    if settings["ensemble"] == "nve":
         recipe["temperature_K"] = None
-    return pair_distributions(
-        run.positions[keep], run.time_ps[keep], np.asarray(config["structure"]["numbers"]), block_ps, recipe
-    )
+    if len(runs) > 1:
+        recipe |= {name: [r.settings[name] for r in runs] for name in ("seed", "replicas")}
+    rows = min(int(_sound_rows(r).sum()) for r in runs)
+    start = _equilibration_ps(settings, first.time_ps[:rows])
+    keep = slice(int(np.searchsorted(first.time_ps[:rows], start)), rows)
+    positions = np.concatenate([r.positions[keep] for r in runs], axis=1)
+    return pair_distributions(positions, first.time_ps[keep], numbers, block_ps, recipe)
 
 
 def _sound_rows(run: Run) -> NDArray[np.bool_]:

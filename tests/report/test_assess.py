@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,17 @@ def test_no_runs() -> None:
     """An empty list is a mistake, not a verdict."""
     with pytest.raises(ValueError, match="no run"):
         assess([])
+
+
+def test_runs_of_one_ensemble_pool_to_a_reference_as_their_replicas_would() -> None:
+    parts = [make_run(seed=s, replicas=2, rows=400) for s in (1, 2)]
+    together = replace(parts[0], positions=np.concatenate([p.positions for p in parts], axis=1))
+    pooled, whole = reference_of(*parts), reference_of(together)
+    assert pooled.sampled_ps == pytest.approx(whole.sampled_ps)
+    for pair in whole.blocks:
+        np.testing.assert_allclose(pooled.mean(pair), whole.mean(pair), atol=1e-12)
+
+
+def test_runs_of_different_ensembles_do_not_pool() -> None:
+    with pytest.raises(InputError, match="temperature_K"):
+        reference_of(make_run(rows=100), make_run(rows=100, seed=2, temperature_K=350.0))
