@@ -80,7 +80,7 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
         settings: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"'{path}' is no JSON ({error}).") from error
-    if settings.get("format") != FORMAT:
+    if not isinstance(settings, dict) or settings.get("format") != FORMAT or "config" not in settings:
         raise InputError(f"'{path}' was not written by mlff-sim.")
     return settings
 
@@ -154,7 +154,7 @@ class RunWriter:
         if not self.folder.is_dir():
             raise InputError(f"output '{self.folder}' is a file; give a folder.")
         if not (self.folder / "run.json").exists():
-            if any(p for p in self.folder.iterdir() if not p.name.startswith(".run.json.")):
+            if any(p for p in self.folder.rglob("*") if not p.name.startswith(".run.json.") and p != self.segments):
                 raise InputError(f"output folder '{self.folder}' is not empty and holds no run; give a new folder.")
             return "new"
         old = read_settings(self.folder)
@@ -171,8 +171,9 @@ class RunWriter:
 
     def open(self) -> None:
         """Create the folder and mark the run as under way."""
-        self.segments.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "run.json", {**self.settings, "status": "running", "stop": None})
+        self.segments.mkdir(exist_ok=True)
 
     def checkpoint(self) -> dict[str, Array] | None:
         """The last complete checkpoint, or None; takes up its count of segments."""

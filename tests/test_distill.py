@@ -144,20 +144,28 @@ def test_it_stops_early_at_the_target(ethanol: Atoms, tmp_path: Path) -> None:
 
 
 def test_sampling_stays_where_there_are_labels(ethanol: Atoms, make_student: Callable[..., Any]) -> None:
-    """An early student knows no repulsion: what leaves the labelled distances by a quarter is not worth a label."""
+    """An early student knows no repulsion: atoms a quarter closer, or bonds a quarter longer, are no frames."""
     from mlff_sim.distill.sampling import student_frames
 
     known = thermal_frames(ethanol, load_model("harmonic", ethanol))
     masses, rng = ethanol.get_masses(), np.random.default_rng(0)
-    frames = student_frames(make_student(ethanol).network, known, masses, temperatures_K=(300, 500), count=256, rng=rng)
+    frames = student_frames(
+        make_student(ethanol).network, known, masses, ethanol.numbers, temperatures_K=(300, 500), count=256, rng=rng
+    )
     assert frames.shape == (256, 9, 3)
 
     def distances(x: np.ndarray) -> np.ndarray:
         return np.linalg.norm(x[:, :, None] - x[:, None], axis=-1)[:, *np.triu_indices(9, 1)]
 
-    near, far = distances(known.positions).min(axis=0), distances(known.positions).max(axis=0)
-    assert (distances(frames) > 0.75 * near).all()
-    assert (distances(frames) < 1.25 * far).all()
+    seen, new = distances(known.positions), distances(frames)
+    i, j = np.triu_indices(9, 1)
+    kinds = np.array([tuple(sorted(pair)) for pair in zip(ethanol.numbers[i], ethanol.numbers[j], strict=True)])
+    for kind in np.unique(kinds, axis=0):
+        alike = (kinds == kind).all(axis=1)
+        assert new[:, alike].min() > 0.75 * seen[:, alike].min(), f"elements {kind}"
+    bonds = seen.max(axis=0) < 2.0
+    assert bonds.sum() >= 8
+    assert (new[:, bonds] < 1.25 * seen[:, bonds].max(axis=0)).all()
 
 
 # Labels.

@@ -57,7 +57,10 @@ def distill(
       mlff-sim distill --structure ethanol --teacher gfn2-xtb --budget 6min --out ethanol.student
     """
     temperatures = tuple(_numbers(temperature_K, "--temperature-K"))
-    widths = tuple(int(w) for w in _numbers(width, "--width")) if width else None
+    numbers = _numbers(width, "--width") if width else None
+    if numbers and any(w != int(w) for w in numbers):
+        raise InputError(f"--width '{width}' must be whole numbers, e.g. 256,256.")
+    widths = tuple(int(w) for w in numbers) if numbers else None
     seconds = parse_duration(budget)
     if not out.parent.is_dir():
         raise InputError(f"the folder of --out {out} does not exist.")

@@ -57,7 +57,7 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense."""
-        if not self.temperatures_K or min(self.temperatures_K) <= 0:
+        if not self.temperatures_K or not all(0 < t < float("inf") for t in self.temperatures_K):
             raise InputError(f"temperatures {self.temperatures_K} K must be positive, e.g. 300,500.")
         if not self.budget_s > 0:
             raise InputError(f"budget {self.budget_s} s must be positive, e.g. 6min.")
@@ -217,6 +217,7 @@ class _Distiller:
                 self.network,
                 known,
                 self.atoms.get_masses(),
+                self.atoms.numbers,
                 temperatures_K=self.range,
                 count=self.label_count(stage),
                 rng=np.random.default_rng([self.config.seed, 3, stage]),
@@ -226,7 +227,10 @@ class _Distiller:
             parts = []
             for part in np.array_split(frames, max(1, len(frames) // 50)):
                 parts.append(label(self.teacher, part))
-                self.tick(time.perf_counter() - begun, f"round {stage}: teacher labels")
+                seconds = time.perf_counter() - begun
+                self.tick(seconds, f"round {stage}: teacher labels")
+                if seconds > 1.2 * len(frames) * self.ledger.data["seconds_per_label"]:
+                    break  # strained frames cost more than thermal ones; the budget comes first
             sum(parts, Labels.empty(len(self.atoms))).save(self.labels_file(stage))
         self.ledger.save()
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlff_sim.distill.dataset import Labels
@@ -17,6 +18,8 @@ from mlff_sim.models.student import InverseDistanceNet
 from mlff_sim.state import maxwell_boltzmann
 from mlff_sim.units import FS, KB, PS
 
+BOND_A = 2.0
+"""A; pairs that have never been farther apart than this are bonded, or share a neighbour and an angle."""
 RESET_FORCE = 25.0
 """eV/A. A replica whose student force exceeds this has left the training range and is set back to a labelled frame."""
 
@@ -67,6 +70,7 @@ def student_frames(
     network: InverseDistanceNet,
     known: Labels,
     masses: Array,
+    species: NDArray[np.int64],
     *,
     temperatures_K: tuple[float, float],
     count: int,
@@ -81,6 +85,7 @@ def student_frames(
     Replicas start from labelled frames, each at its own temperature drawn from the range, and give a frame every
     `stride` steps; a replica that leaves the training range is set back.
     """
+    numbers = torch.as_tensor(np.asarray(species))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     m = torch.tensor(masses, dtype=torch.float32)[None, :, None]
     kt = KB * torch.tensor(rng.uniform(*temperatures_K, replicas), dtype=torch.float32)[:, None, None]
@@ -94,6 +99,20 @@ def student_frames(
 
     def noise() -> Tensor:
         return torch.randn(x.shape, generator=generator)
+
+    def distances(y: Tensor) -> Tensor:
+        d = y[:, network.pair_i] - y[:, network.pair_j]
+        return (d * d).sum(-1).sqrt()
+
+    seen = distances(torch.tensor(known.positions, dtype=torch.float32))
+    # No pair closer than any pair of these two elements has been, and no bond longer: an early student has no
+    # repulsion. Other distances are free, so that new conformations can be found.
+    low, longest = seen.amin(0), seen.amax(0)
+    zi, zj = numbers[network.pair_i], numbers[network.pair_j]
+    kind = 1000 * torch.minimum(zi, zj) + torch.maximum(zi, zj)
+    for k in kind.unique():
+        low[kind == k] = low[kind == k].min()
+    low, high = 0.9 * low, torch.where(longest < BOND_A, 1.1 * longest, torch.inf)
 
     x = restart(replicas)
     p = thermal * noise()
@@ -109,7 +128,8 @@ def student_frames(
             _, f = network(x)
             p = p + 0.5 * h * f
             step += 1
-            lost = ~(f.abs().amax((1, 2)) < RESET_FORCE)  # NaN counts as lost
+            d = distances(x)
+            lost = ~((f.abs().amax((1, 2)) < RESET_FORCE) & (d > low).all(1) & (d < high).all(1))  # NaN counts as lost
             if bool(lost.any()):
                 x[lost] = restart(int(lost.sum()))
                 p[lost] = (thermal * noise())[lost]

@@ -72,6 +72,10 @@ def read_record(path: str | Path) -> dict[str, Any]:
             and record["version"] <= VERSION
             and record["architecture"]["kind"] == "inverse-distance-mlp"
         )
+        if known:
+            record["numbers"] = [int(z) for z in record["numbers"]]
+            record["architecture"]["widths"] = [int(w) for w in record["architecture"]["widths"]]
+            record["energy_shift_eV"] = float(record["energy_shift_eV"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"student file '{path}' is a safetensors file without a student record; write one with mlff-sim distill."

@@ -131,6 +131,9 @@ def k_from_steps(steps: int, duration_ps: float, timestep_fs: float) -> int:
     Raises:
         InputError: below 1, or no whole number of inner steps between them.
     """
+    for name, value in (("duration_ps", duration_ps), ("timestep_fs", timestep_fs)):
+        if not (np.isfinite(value) and value > 0):
+            raise InputError(f"{name} = {value:g} must be a positive number.")
     inner = round(duration_ps * 1000 / timestep_fs)
     if steps < 1 or steps > inner:
         raise InputError(f"corrector steps {steps} must be between 1 and the {inner} inner steps of the run.")

@@ -58,12 +58,14 @@ class Production:
     def begin(self) -> None:
         """Evaluate the start, time the models on copies, record the first row."""
         table = self.stepper.forces
+        before = table.calls["teacher"]
         with self.guard.watching(self.stepper.state, 0):
             _ = table["teacher"]
-        self.teacher_calls = table.calls["teacher"]
+        self.teacher_calls = table.calls["teacher"] - before
         if self.hybrid:
             self.progress.update(0, self.config.outer_steps, "compiling and timing")
             self.timing = self._probe()
+        table.reset()  # whether or not the models were timed: a plain run has the same history
         self._record()
 
     def run(self) -> None:
@@ -88,9 +90,12 @@ class Production:
             self._account(start, before, steps)
             if self.baseline is not None and self.step in timed:
                 begin = time.perf_counter()
-                per_ps = self.baseline.block(self.stepper.state) / (config.timestep_fs / 1000)
+                try:
+                    per_ps = self.baseline.block(self.stepper.state) / (config.timestep_fs / 1000)
+                    self.wall.setdefault("block_baseline_s_per_ps", []).append(per_ps)
+                except (NonFinite, RuntimeError):
+                    pass  # the baseline is no part of the run: one block less
                 self.seconds["baseline"] += time.perf_counter() - begin
-                self.wall.setdefault("block_baseline_s_per_ps", []).append(per_ps)
             self._write(self._checkpoint())
             self.progress.update(self.step, total, "production")
 

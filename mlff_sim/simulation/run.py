@@ -199,7 +199,12 @@ class Run:
             warm = self._stepper("nvt", self.start, seed, compile=False)  # too short to be worth compiling
         guard = Guard(self.masses, self.start, config.temperature_K)
         for step in range(1, steps + 1):
-            guard.advance(warm, step)
+            try:
+                guard.advance(warm, step)
+            except SimulationStopped as stop:
+                raise SimulationStopped(
+                    stop.rule, step, stop.replica, stop.atom, f"during equilibration, {stop.detail}"
+                ) from stop
             self.progress.update(step - steps, config.outer_steps, "equilibration")
         state = warm.state
         if config.ensemble == "nve":
