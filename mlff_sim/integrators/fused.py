@@ -7,6 +7,7 @@ after a restart, and a resumed run would not be the unbroken one.
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -99,6 +100,8 @@ class FusedStepper(Stepper):
                     p, draw = new, draw + 1
             return x, p, f, energy, heat
 
+        # Where nvcc is installed and no GPU is, torch's compiler says so on every start.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         return torch.compile(run, fullgraph=True, dynamic=False) if self.compiled else run
 
     def step(self) -> None:

@@ -103,7 +103,7 @@ def _drift(d: Drift) -> Row:
     advice = d.note
     if d.verdict is Verdict.FAIL:
         advice = "Take a shorter outer step or a better student; check that the teacher converges tightly. " + d.note
-    value = f"{d.slope:+.3f} meV/atom/ps (95 %: {d.ci95[0]:+.3f} to {d.ci95[1]:+.3f})"
+    value = f"{d.slope:+.3f} ({d.ci95[0]:+.3f} to {d.ci95[1]:+.3f}) meV/atom/ps"
     return Row("Energy drift, NVE", value, f"\N{PLUS-MINUS SIGN}{d.limit:g} meV/atom/ps", d.verdict, advice)
 
 
@@ -186,12 +186,12 @@ def print_table(assessment: Assessment, console: Console) -> None:
     console.print(sentence, markup=False, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("quantity", "value", "limit", "verdict"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, overflow="fold")
     lines = rows(assessment)
     for row in lines:
         table.add_row(row.quantity, row.value, row.limit, Text(WORDS[row.verdict], style=STYLES[row.verdict]))
-    # A table of figures is not worth wrapping: where there is no terminal, it is as wide as it is.
-    console.print(table, width=None if console.is_terminal else console.measure(table).maximum)
+    # In a pipe there is no width to keep to, and a table of figures is better not wrapped.
+    console.print(table, width=None if console.is_terminal else 160, crop=False)
     for row in lines:
         if row.verdict not in (None, Verdict.PASS):
             console.print(f"{row.quantity}: {row.advice}", markup=False, highlight=False)
