@@ -14,7 +14,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 PASS, FAIL, USAGE, INCONCLUSIVE = 0, 1, 2, 3
 VERDICT_CODES = {"pass": PASS, "fail": FAIL, "inconclusive": INCONCLUSIVE}
 
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+"""Standard output; in a pipe there is no width to keep to, and a table of figures is better not wrapped."""
 
 
 def error_line(message: str) -> None:

@@ -22,7 +22,7 @@ NVT = RunConfig(
     "aspirin-gfn2",
     ensemble="nvt",
     k_steps=16,
-    duration_ps=120.0,
+    duration_ps=112.0,
     friction_per_ps=5.0,
     equilibrate_ps=2.0,
     replicas=1,
@@ -48,8 +48,8 @@ def demo(
 ) -> int:
     """Aspirin with GFN2-xTB as the teacher and the shipped student: NVT for the speed, ten NVE replicas for the drift.
 
-    The two runs share a machine with two cores, one each. The pair distances are judged against the shipped reference, a long run of the teacher alone. Interrupted, the
-    same command continues.
+    The two runs share a machine with two cores, one each. The pair distances are judged against the shipped
+    reference, long runs of the teacher alone. Interrupted, the same command continues.
 
     Example:
 

@@ -189,9 +189,9 @@ def print_table(assessment: Assessment, console: Console) -> None:
         table.add_column(column, overflow="fold")
     lines = rows(assessment)
     for row in lines:
-        table.add_row(row.quantity, row.value, row.limit, Text(WORDS[row.verdict], style=STYLES[row.verdict]))
-    # In a pipe there is no width to keep to, and a table of figures is better not wrapped.
-    console.print(table, width=None if console.is_terminal else 160, crop=False)
+        word = Text(WORDS[row.verdict], style=STYLES[row.verdict])
+        table.add_row(Text(row.quantity), Text(row.value), Text(row.limit), word)
+    console.print(table)
     for row in lines:
         if row.verdict not in (None, Verdict.PASS):
             console.print(f"{row.quantity}: {row.advice}", markup=False, highlight=False)
