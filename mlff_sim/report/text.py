@@ -89,7 +89,7 @@ def _judged(run: RunAssessment) -> Iterator[Row]:
             " ".join(run.notes),
         )
     if run.drift:
-        yield _drift(run.drift)
+        yield _drift(run.drift, _step(run))
     if run.temperatures:
         nvt = run.temperatures.total.target_K is not None
         yield _temperature(run.temperatures.total, run.settings.get("temperature_K"))
@@ -99,8 +99,8 @@ def _judged(run: RunAssessment) -> Iterator[Row]:
         yield _structure(run.rdf)
 
 
-def _drift(d: Drift) -> Row:
-    advice = d.note
+def _drift(d: Drift, step: str) -> Row:
+    advice = step + d.note
     if d.verdict is Verdict.FAIL:
         advice = "Take a shorter outer step or a better student; check that the teacher converges tightly. " + d.note
     value = f"{d.slope:+.3f} ({d.ci95[0]:+.3f} to {d.ci95[1]:+.3f}) meV/atom/ps"
@@ -132,7 +132,7 @@ def _structure(r: RdfResult) -> Row:
 
 def _reported(run: RunAssessment) -> Iterator[Row]:
     if run.speed:
-        yield from _speed(run.speed)
+        yield from _speed(run.speed, _step(run))
     student = (run.settings.get("models") or {}).get("student") or {}
     mae = (student.get("errors") or {}).get("force_mae_meV_per_A")
     if mae is not None:
@@ -148,7 +148,13 @@ def _reported(run: RunAssessment) -> Iterator[Row]:
         yield Row("Force corrected during the run", f"{run.residual.mean():.1f} meV/{ANGSTROM}", "", None, advice)
 
 
-def _speed(s: Speed) -> Iterator[Row]:
+def _step(run: RunAssessment) -> str:
+    """The outer step a figure belongs to, in words; empty for plain runs, which have none."""
+    outer = run.settings.get("outer_step_fs")
+    return f"At an outer step of {outer:g} fs. " if run.settings.get("kind") == "hybrid" and outer else ""
+
+
+def _speed(s: Speed, step: str) -> Iterator[Row]:
     x = "\N{MULTIPLICATION SIGN}"
     if s.measured:
         m = s.measured
@@ -158,7 +164,7 @@ def _speed(s: Speed) -> Iterator[Row]:
             f"{number(m.value)}{x}{interval}",
             "",
             None,
-            f"Against the teacher alone at {m.baseline_timestep_fs:g} fs, in alternating blocks.",
+            f"{step}Against the teacher alone at {m.baseline_timestep_fs:g} fs, in alternating blocks.",
         )
         if m.baseline_timestep_fs != 1.0:
             yield Row(
