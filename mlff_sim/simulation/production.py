@@ -211,7 +211,7 @@ class Production:
         return dict(zip(table.calls, np.median(samples, axis=0).tolist(), strict=True))
 
     def _probe(self) -> Timing | None:
-        """Time teacher, student and baseline on copies; leaves the run as if nothing had happened."""
+        """Time teacher, student and baseline on copies; leaves the run as it was, but for the models' memory."""
         s, k = self.stepper, self.config.k_steps
         state, heat, known = s.state, s.heat, dict(s.forces.known)
         streams = copy.deepcopy(s.bath.streams) if s.bath else []
@@ -232,5 +232,4 @@ class Production:
         s.forces.known.update(known)
         if s.bath is not None:
             s.bath.streams = streams
-        s.forces.reset()
         return timing
