@@ -120,6 +120,7 @@ def test_what_must_not_be_negative(name: str) -> None:
         {"seed": -1},
         {"ensemble": "npt"},
         {"scheme": "verlet"},
+        {"scheme": "mollified", "student": None, "k_steps": 1},
         {"k_steps": 12, "duration_ps": 0.005},
     ],
     ids=str,

@@ -61,6 +61,7 @@ def inputs(tmp_path: Path, ethanol: Atoms, student_file: Path) -> Callable[[str]
         "NAN": atoms(nan),
         "SPOT": atoms(spot),
         "PERIODIC": atoms(periodic),
+        "OXYGEN": atoms(lambda a: Atoms("O2", positions=[[0, 0, 0], [1.2, 0, 0]])),
         "REORDERED": atoms(lambda a: a[[1, 0, 3, 2, 4, 5, 6, 7, 8]]),
         "FERMIUM": atoms(lambda a: Atoms(["Fm", "H", "H"], positions=[[0, 0, 0], [1.9, 0, 0], [0, 1.9, 0]])),
         "TWO": lambda p: write(p, [ethanol, ethanol], format="extxyz"),
@@ -159,6 +160,12 @@ MISTAKES: dict[str, tuple[str, dict[str, str | None], dict[str, str | None], str
     # words
     "unknown-ensemble": ("hybrid", HYBRID, {"--ensemble": "npt"}, "'npt' is unknown; choose one of: nve, nvt"),
     "unknown-scheme": ("hybrid", HYBRID, {"--scheme": "leapfrog"}, "'leapfrog' is unknown; choose one of: respa"),
+    "nothing-to-mollify": (
+        "hybrid",
+        HYBRID,
+        {"--structure": "OXYGEN", "--scheme": "mollified"},
+        "needs X-H bonds and '.*' has none; use 'respa'",
+    ),
     "unknown-option": ("hybrid", HYBRID, {"--temperture-K": "300"}, "--temperture-K"),
     "missing-option": ("hybrid", HYBRID, {"--teacher": "-"}, "--teacher"),
     "missing-value": ("md", MD, {"--seed": None}, "--seed"),

@@ -145,16 +145,18 @@ class Killed(BaseException):
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("after", "scheme"), [(False, "respa"), (True, "mollified")], ids=["before", "after"])
 def test_killed_at_every_rename(
-    after: bool, settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    after: bool, scheme: str, settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files appear by renaming. Ended just before or after any of them, the run is resumed as if nothing had been.
 
     Files that are open then stay so in this process, unlike in one that is really killed.
     """
     monkeypatch.setattr("mlff_sim.simulation.config.CHECKPOINT_STEPS", 10)
-    config = replace(settings, teacher="morse", duration_ps=0.04, friction_per_ps=5.0)
+    config = replace(settings, teacher="morse", duration_ps=0.04, friction_per_ps=5.0, scheme=scheme)
+    if scheme == "mollified":  # its X-H stretches are the student's, which therefore must have some
+        config = replace(config, student="harmonic")
     unbroken = run(config, tmp_path / "unbroken")
     assert not same(unbroken, run(replace(config, seed=4), tmp_path / "other")), "the comparison can fail"
     rename, left = os.replace, 10**9

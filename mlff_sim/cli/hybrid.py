@@ -43,7 +43,12 @@ def hybrid(
         bool, typer.Option("--baseline/--no-baseline", help="Time the all-teacher baseline in alternating blocks.")
     ] = True,
     scheme: Annotated[
-        str, typer.Option("--scheme", metavar="respa", help="How the two models are combined.")
+        str,
+        typer.Option(
+            "--scheme",
+            metavar="respa|mollified",
+            help="How the teacher corrects: at every atom, or with X-H stretches left to the student (longer steps).",
+        ),
     ] = "respa",
     resume: o.Resume = False,
     compile: o.Compile = True,

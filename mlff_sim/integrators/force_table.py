@@ -9,6 +9,10 @@ import numpy as np
 
 from mlff_sim.errors import NonFinite
 from mlff_sim.forces import Array, Evaluation, ForceProvider, evaluate
+from mlff_sim.integrators.mollifier import Mollifier
+
+MOLLIFIED = "@A"
+"""Suffix of a model's name that asks for its answer at A(x): "teacher@A"."""
 
 
 class ForceTable:
@@ -17,7 +21,10 @@ class ForceTable:
     Args:
         providers: models by name.
         differences: derived forces by name, each the difference (a, b) -> a - b of two models, formed in float64.
-            The correction of two-model dynamics is one: `{"residual": ("teacher", "student")}`.
+            The correction of two-model dynamics is one: `{"residual": ("teacher", "student")}`, or in mollified
+            form `{"residual": ("teacher@A", "student@A")}`.
+        mollifier: the map A that names ending in "@A" refer to. Forces under such a name are those at A(x); a
+            difference of two of them is pulled back to x.
 
     Attributes:
         calls: evaluations of each model, counted per replica.
@@ -25,10 +32,13 @@ class ForceTable:
     """
 
     def __init__(
-        self, providers: Mapping[str, ForceProvider], differences: Mapping[str, tuple[str, str]] | None = None
+        self,
+        providers: Mapping[str, ForceProvider],
+        differences: Mapping[str, tuple[str, str]] | None = None,
+        mollifier: Mollifier | None = None,
     ) -> None:
         """Start with nothing evaluated."""
-        self.providers, self.differences = dict(providers), dict(differences or {})
+        self.providers, self.differences, self.mollifier = dict(providers), dict(differences or {}), mollifier
         self.calls = dict.fromkeys(self.providers, 0)
         self.seconds = dict.fromkeys(self.providers, 0.0)
         self.known: dict[str, Evaluation] = {}
@@ -42,24 +52,42 @@ class ForceTable:
     def put(self, name: str, evaluation: Evaluation, calls: int = 0, seconds: float = 0.0) -> None:
         """Enter what was computed elsewhere for the current positions (by a compiled loop, or before a restart)."""
         self.known[name] = evaluation
-        self.calls[name] += calls
-        self.seconds[name] += seconds
+        model = name.removesuffix(MOLLIFIED)
+        self.calls[model] += calls
+        self.seconds[model] += seconds
 
     def __getitem__(self, name: str) -> Evaluation:
         """The named force at the current positions."""
         if name not in self.known:
-            if name in self.differences:
-                a, b = (self[n] for n in self.differences[name])
-                self.known[name] = Evaluation(a.energy - b.energy, a.forces - b.forces)
-            else:
-                assert self._positions is not None, "move() comes before the first evaluation"
-                _check_finite("positions", self._positions)
-                start = time.perf_counter()
-                self.known[name] = evaluate(self.providers[name], self._positions)
-                self.seconds[name] += time.perf_counter() - start
-                self.calls[name] += len(self._positions)
-                _check_finite("forces", self.known[name].forces)
+            self.known[name] = self._difference(name) if name in self.differences else self._evaluate(name)
         return self.known[name]
+
+    def mismatch(self, name: str) -> Array:
+        """Mean |F_a - F_b| over force components where the difference `name` compares its two models, (replicas,)."""
+        a, b = (self[n] for n in self.differences[name])
+        mean: Array = np.abs(a.forces - b.forces).mean(axis=(1, 2))
+        return mean
+
+    def _difference(self, name: str) -> Evaluation:
+        a, b = (self[n] for n in self.differences[name])
+        energy, forces = a.energy - b.energy, a.forces - b.forces
+        if self.mollifier is not None and self.differences[name][0].endswith(MOLLIFIED):
+            assert self._positions is not None
+            forces = self.mollifier.pull_back(self._positions, forces)
+        return Evaluation(energy, forces)
+
+    def _evaluate(self, name: str) -> Evaluation:
+        model, x = name.removesuffix(MOLLIFIED), self._positions
+        assert x is not None, "move() comes before the first evaluation"
+        _check_finite("positions", x)
+        if model != name:
+            assert self.mollifier is not None
+            x = self.mollifier(x)
+        start = time.perf_counter()
+        answer = evaluate(self.providers[model], x)
+        self.put(name, answer, calls=len(x), seconds=time.perf_counter() - start)
+        _check_finite("forces", answer.forces)
+        return answer
 
     def reset(self) -> None:
         """Make every model forget its history; what is known at the current positions stays."""

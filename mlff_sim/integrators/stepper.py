@@ -68,6 +68,7 @@ class Stepper:
         if bath is None and any(isinstance(flow, Bath) for flow, _ in scheme):
             raise ValueError("the scheme has a bath flow and no bath was given.")
         self.masses = np.asarray(masses, dtype=np.float64)
+        self.kicks = list(dict.fromkeys(flow.force for flow, _ in scheme if isinstance(flow, Kick)))
         self.restart(state, bath)
 
     def restart(self, state: State, bath: Langevin | None) -> None:
@@ -80,6 +81,12 @@ class Stepper:
         """One outer step."""
         for flow, fraction in self.scheme:
             self.apply(flow, fraction)
+
+    def potential(self) -> Array:
+        """eV, shape (replicas,): the energy of all the forces that kick, which with `K - heat` is conserved."""
+        energies = [np.asarray(self.forces[name].energy, dtype=np.float64) for name in self.kicks]
+        total: Array = np.sum(energies, axis=0)
+        return total
 
     def apply(self, flow: Flow, fraction: Fraction) -> None:
         """One flow over a fraction of the outer step."""

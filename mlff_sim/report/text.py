@@ -133,6 +133,15 @@ def _structure(r: RdfResult) -> Row:
 def _reported(run: RunAssessment) -> Iterator[Row]:
     if run.speed:
         yield from _speed(run.speed, _step(run))
+    stretches = run.settings.get("students_stretches")
+    if stretches:
+        yield Row(
+            "Left to the student",
+            f"{len(stretches)} X-H stretches",
+            "",
+            None,
+            "Mollified: the teacher is asked with these bonds at fixed lengths. Conserved is K + U_student(x) + (U_teacher - U_student)(A(x)).",
+        )
     student = (run.settings.get("models") or {}).get("student") or {}
     mae = (student.get("errors") or {}).get("force_mae_meV_per_A")
     if mae is not None:
@@ -179,7 +188,7 @@ def _speed(s: Speed, step: str) -> Iterator[Row]:
             value = "never" if even is None else f"{number(even)} ps"
             yield Row("Pays for itself after", value, "", None, f"{number(s.investment_s)} s went into the student.")
     if s.predicted is not None:
-        advice = "k t_b / (t_e + k t_c), from the times of single calls."
+        advice = "k t_b / (t_e + c t_c) with c student calls in an outer step, from the times of single calls."
         if s.ratio is not None:
             advice += f" Measured / predicted: {s.ratio:.2f}."
         yield Row("Speed-up, predicted", f"{number(s.predicted)}{x}", "", None, advice)

@@ -31,15 +31,28 @@ class Timing:
 
     Attributes:
         teacher_ms: teacher call after an outer step (t_e); with a warm start it costs more after a long stride.
-        student_inner_us: inner step per replica (t_c).
+        student_inner_us: student evaluation per replica (t_c), with the glue of an inner step.
         baseline_teacher_ms: all-teacher step at the inner stride (t_b); None without a baseline.
-        predicted_speedup: k t_b / (t_e + k t_c).
+        predicted_speedup: see `predicted_speedup`.
     """
 
     teacher_ms: float
     student_inner_us: float
     baseline_teacher_ms: float | None
     predicted_speedup: float | None
+
+
+def predicted_speedup(k: int, t_b: float, t_e: float, t_c: float, student_calls: float | None = None) -> float:
+    """Speed-up k t_b / (t_e + c t_c): k baseline steps against a teacher call and the c student calls of an outer step.
+
+    Args:
+        k: inner steps in an outer step.
+        t_b: time of a teacher call in the baseline, along its short steps.
+        t_e: time of a teacher call at the outer stride, where its warm start is older; same unit.
+        t_c: time of a student call; same unit.
+        student_calls: c, one for each inner step by default; mollified schemes make one more.
+    """
+    return k * t_b / (t_e + (student_calls or k) * t_c)
 
 
 class Baseline:

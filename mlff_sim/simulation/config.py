@@ -9,7 +9,7 @@ import numpy as np
 from mlff_sim.errors import InputError
 
 ENSEMBLES = ("nve", "nvt")
-SCHEMES = ("respa",)
+SCHEMES = ("respa", "mollified")
 CHECKPOINT_STEPS = 200
 """Outer steps between checkpoints of a long run; fixed by the settings, because the teacher's memory is dropped there."""
 
@@ -33,7 +33,8 @@ class RunConfig:
         replicas: copies, each with its own random stream; None takes the number of frames in the structure.
         seed: of everything random.
         baseline: time the all-teacher baseline in alternating blocks.
-        scheme: "respa".
+        scheme: how the teacher corrects: "respa" kicks with teacher minus student; "mollified" takes this residual
+            with the X-H bonds at fixed lengths, so that those stretches are the student's and cannot resonate.
         compile: compile the inner loop.
         amp: bfloat16 products in the student's hidden layers.
     """
@@ -76,6 +77,8 @@ class RunConfig:
             )
         if self.student is None and self.k_steps != 1:
             raise InputError(f"k_steps = {self.k_steps} needs a student; plain dynamics has k_steps = 1.")
+        if self.student is None and self.scheme != "respa":
+            raise InputError(f"scheme '{self.scheme}' needs a student; it is a way to combine two models.")
         if self.every is not None and self.every < 1:
             raise InputError(f"every = {self.every} must be at least 1 (outer steps between frames).")
         if self.replicas is not None and self.replicas < 1:

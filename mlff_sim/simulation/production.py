@@ -16,7 +16,7 @@ from mlff_sim.forces import Array, Evaluation
 from mlff_sim.integrators.stepper import Stepper
 from mlff_sim.progress import Progress
 from mlff_sim.runfolder import RunWriter
-from mlff_sim.simulation.clock import BASELINE_BLOCKS, Baseline, Timing
+from mlff_sim.simulation.clock import BASELINE_BLOCKS, Baseline, Timing, predicted_speedup
 from mlff_sim.simulation.config import RunConfig
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.state import State, kinetic_energy
@@ -60,7 +60,7 @@ class Production:
         table = self.stepper.forces
         before = table.calls["teacher"]
         with self.guard.watching(self.stepper.state, 0):
-            _ = table["teacher"]
+            self.stepper.potential()
         self.teacher_calls = table.calls["teacher"] - before
         if self.hybrid:
             self.progress.update(0, self.config.outer_steps, "compiling and timing")
@@ -114,9 +114,9 @@ class Production:
     # What a row holds.
 
     def _record(self) -> None:
-        s, table = self.stepper, self.stepper.forces
+        s = self.stepper
         kinetic = kinetic_energy(s.state.momenta, s.masses)
-        potential = np.asarray(table["teacher"].energy, dtype=np.float64)
+        potential = s.potential()
         row: dict[str, Any] = {
             "time_ps": self.step * self.config.outer_step_fs / 1000,
             "potential_energy": potential,
@@ -136,7 +136,7 @@ class Production:
 
     def _measure_residual(self) -> None:
         """Mean |teacher - student| over force components, at every outer step."""
-        self.residual_sum = self.residual_sum + np.abs(self.stepper.forces["residual"].forces).mean(axis=(1, 2))
+        self.residual_sum = self.residual_sum + self.stepper.forces.mismatch("residual")
         self.residual_steps += 1
 
     def _write(self, checkpoint: dict[str, Any] | None) -> None:
@@ -201,28 +201,30 @@ class Production:
         replica_ps = steps * self.config.outer_step_fs / 1000 * len(self.stepper.state.positions)
         self.wall.setdefault("block_hybrid_s_per_ps", []).append(elapsed / replica_ps)
 
-    def _seconds_per_call(self) -> dict[str, float]:
-        """Median over some outer steps of the time of one evaluation, by model."""
+    def _seconds_per_call(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Median over some outer steps of the time of one evaluation, and evaluations in the last one, by model."""
         table, samples = self.stepper.forces, []
         for _ in range(PROBE_STEPS):
             seconds, calls = dict(table.seconds), dict(table.calls)
             self.stepper.step()
             samples.append([(table.seconds[n] - seconds[n]) / (table.calls[n] - calls[n]) for n in calls])
-        return dict(zip(table.calls, np.median(samples, axis=0).tolist(), strict=True))
+        median = dict(zip(table.calls, np.median(samples, axis=0).tolist(), strict=True))
+        return median, {n: (table.calls[n] - calls[n]) / len(self.stepper.state.positions) for n in calls}
 
     def _probe(self) -> Timing | None:
         """Time teacher, student and baseline on copies; leaves the run as it was, but for the models' memory."""
-        s, k = self.stepper, self.config.k_steps
+        s = self.stepper
         state, heat, known = s.state, s.heat, dict(s.forces.known)
         streams = copy.deepcopy(s.bath.streams) if s.bath else []
         timing = None
         try:
             s.step()  # compiles
-            per_call = self._seconds_per_call()
+            per_call, calls = self._seconds_per_call()
             if self.baseline is not None:
                 t_b = float(np.median([self.baseline.block(state) for _ in range(3)]))
                 t_e, t_c = per_call["teacher"], per_call["student"]
-                timing = Timing(1e3 * t_e, 1e6 * t_c, 1e3 * t_b, k * t_b / (t_e + k * t_c))
+                speedup = predicted_speedup(self.config.k_steps, t_b, t_e, t_c, calls["student"])
+                timing = Timing(1e3 * t_e, 1e6 * t_c, 1e3 * t_b, speedup)
             else:
                 timing = Timing(1e3 * per_call["teacher"], 1e6 * per_call["student"], None, None)
         except (NonFinite, RuntimeError):

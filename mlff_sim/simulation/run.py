@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlff_sim.errors import InputError, SimulationStopped
-from mlff_sim.forces import ForceProvider
-from mlff_sim.integrators.force_table import ForceTable
+from mlff_sim.forces import Array, ForceProvider, evaluate
+from mlff_sim.integrators.force_table import MOLLIFIED, ForceTable
+from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.schemes import baoab, respa, verlet
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.registry import load_model, resolve
@@ -68,8 +69,14 @@ class Run:
             raise InputError(f"the frames of '{config.structure}' differ in their atoms; replicas are copies of one.")
         self.replicas = config.replicas or len(frames)
         self.masses = self.atoms.get_masses()
+        self.bonds = covalent_bonds(self.atoms)
+        if config.scheme == "mollified" and not len(self._mollifier(self.atoms.positions).hydrogens):
+            raise InputError(f"scheme 'mollified' needs X-H bonds and '{config.structure}' has none; use 'respa'.")
         self.start, self.com_removed = self._initial_state(frames)
         self.providers: dict[str, ForceProvider] = {key: load_model(name, self.atoms) for key, name in names.items()}
+        self.mollifier = None
+        if config.scheme == "mollified":
+            self.mollifier = self._mollifier(_relaxed(self.providers["student"], self.atoms.get_positions()))
         self.writer = RunWriter(Path(out), self._settings(), self.atoms)
         self.action = self.writer.check(resume)
 
@@ -99,6 +106,9 @@ class Run:
         still = np.abs(state.momenta.sum(axis=1)).max() < 1e-6 * np.abs(state.momenta).max()
         return state, bool(config.ensemble == "nve" and still)
 
+    def _mollifier(self, at_rest: Array) -> Mollifier:
+        return Mollifier(self.atoms.numbers.tolist(), self.bonds, at_rest)
+
     def _settings(self) -> dict[str, Any]:
         config, numbers = self.config, self.atoms.numbers.tolist()
         hashes = {key: p.provenance.get("sha256") for key, p in self.providers.items()}
@@ -117,7 +127,7 @@ class Run:
                 "formula": self.atoms.get_chemical_formula("hill"),
                 "numbers": numbers,
                 "masses": self.masses.tolist(),
-                "bonds": covalent_bonds(self.atoms),
+                "bonds": self.bonds,
             },
             "config": {
                 **asdict(config),
@@ -126,6 +136,9 @@ class Run:
                 "positions_A": self.start.positions.round(6).sum(),
             },
             "models": models,
+            "students_stretches": [[int(self.mollifier.parent[h]), int(h)] for h in self.mollifier.hydrogens]
+            if self.mollifier
+            else [],
             "versions": versions(),
             "hardware": hardware(),
         }
@@ -139,7 +152,9 @@ class Run:
         if config.student:
             fast, scheme = "student", respa("residual", inside("student"), config.k_steps)
             differences = {"residual": ("teacher", "student")}
-        table = ForceTable(self.providers, differences)
+            if self.mollifier is not None:
+                differences = {"residual": ("teacher" + MOLLIFIED, "student" + MOLLIFIED)}
+        table = ForceTable(self.providers, differences, self.mollifier)
         bath = None
         if ensemble == "nvt":
             bath = Langevin(config.temperature_K, self._friction, seed, self.replicas)
@@ -214,6 +229,18 @@ class Run:
             self.writer.settings["com_removed"] = True
         warm.forces.reset()
         stepper.restart(state, bath)
+
+
+def _relaxed(model: ForceProvider, positions: Array) -> Array:
+    """The nearest minimum of a model, A, shape (n, 3), by L-BFGS (scipy)."""
+    from scipy.optimize import minimize
+
+    def energy_and_gradient(x: Array) -> tuple[float, Array]:
+        answer = evaluate(model, x.reshape(1, -1, 3))
+        return float(answer.energy[0]), -answer.forces.ravel()
+
+    found: Array = minimize(energy_and_gradient, positions.ravel(), jac=True, method="L-BFGS-B").x.reshape(-1, 3)
+    return found if np.isfinite(found).all() else positions
 
 
 def _is_model(name: str) -> bool:

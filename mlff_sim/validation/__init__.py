@@ -5,7 +5,7 @@
 | is the energy conserved? | `nve_drift` | `Drift` |
 | is every element at the bath's temperature? | `kinetic_temperatures` | `Temperatures` |
 | is the structure the same? | `pair_distributions`, `compare` | `Distribution`, `RdfResult` |
-| is it faster, and from when on? | `measured_speedup`, `predicted_speedup` | `Speedup` |
+| is it faster, and from when on? | `measured_speedup` | `Speedup` |
 | all of it, for the runs of a study | `assess` | `Assessment` |
 """
 
@@ -19,7 +19,7 @@ from mlff_sim.validation.assess import (
     load_reference,
     reference_of,
 )
-from mlff_sim.validation.breakeven import Speedup, measured_speedup, predicted_speedup
+from mlff_sim.validation.breakeven import Speedup, measured_speedup
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
 from mlff_sim.validation.rdf import Distribution, RdfResult, compare, pair_distributions
@@ -45,7 +45,6 @@ __all__ = [
     "measured_speedup",
     "nve_drift",
     "pair_distributions",
-    "predicted_speedup",
     "reference_of",
     "worst",
 ]

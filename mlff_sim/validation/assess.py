@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.units import MEV
-from mlff_sim.validation.breakeven import Speedup, measured_speedup, predicted_speedup
+from mlff_sim.validation.breakeven import Speedup, measured_speedup
 from mlff_sim.validation.energy import BLOCKS, Drift, nve_drift
 from mlff_sim.validation.ensemble import Temperatures, kinetic_temperatures
 from mlff_sim.validation.rdf import Distribution, RdfResult, compare, pair_distributions
@@ -353,13 +353,6 @@ def _speed(run: Run) -> Speed:
     )
     timing = settings.get("timing") or {}
     predicted = timing.get("predicted_speedup")
-    if predicted is None and all(timing.get(k) for k in ("teacher_ms", "student_inner_us", "baseline_teacher_ms")):
-        predicted = predicted_speedup(
-            int(settings["k_steps"]),
-            timing["baseline_teacher_ms"],
-            timing["teacher_ms"],
-            1e-3 * timing["student_inner_us"],
-        )
     spent = (settings.get("models", {}).get("student") or {}).get("seconds")
     if isinstance(spent, Mapping):
         spent = sum(float(s) for s in spent.values()) if spent else None

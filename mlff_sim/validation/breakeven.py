@@ -39,18 +39,6 @@ class Speedup:
         return investment_s / saved if saved > 0 else None
 
 
-def predicted_speedup(k: int, t_b: float, t_e: float, t_c: float) -> float:
-    """Speed-up k t_b / (t_e + k t_c): k baseline steps against one teacher call and k inner steps of the student.
-
-    Args:
-        k: inner steps in an outer step.
-        t_b: time of a teacher call in the baseline, along its short steps.
-        t_e: time of a teacher call at the outer stride, where its warm start is older; same unit.
-        t_c: time of an inner step; same unit.
-    """
-    return k * t_b / (t_e + k * t_c)
-
-
 def measured_speedup(
     block_hybrid: Array, block_baseline: Array, baseline_timestep_fs: float = 0.5, *, seed: int = 0
 ) -> Speedup:

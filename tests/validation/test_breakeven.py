@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlff_sim.validation import measured_speedup, predicted_speedup
+from mlff_sim.simulation.clock import predicted_speedup
+from mlff_sim.validation import measured_speedup
 
 
 def test_prediction_by_hand() -> None:
     """20 steps of 1 ms against one call of 1.2 ms and 20 inner steps of 0.04 ms: 20 / 2 = 10."""
     assert predicted_speedup(20, 1.0, 1.2, 0.04) == pytest.approx(10.0)
     assert predicted_speedup(1, 1.0, 1.0, 0.0) == 1.0
+    assert predicted_speedup(20, 1.0, 1.16, 0.04, student_calls=21) == pytest.approx(10.0)
 
 
 def test_exact_blocks() -> None:
