@@ -52,7 +52,7 @@ def test_a_short_budget_gives_a_usable_student(distilled: tuple[Path, Any, float
 
 
 def test_it_keeps_to_its_budget(distilled: tuple[Path, Any, float]) -> None:
-    """All that is spent is booked, and it ends within a fifth of the budget; start-up of Python and torch is extra."""
+    """All that is spent is booked, and it ends within a fifth of the budget; start-up of Python is extra."""
     out, _, wall = distilled
     spent = sum(read_record(out)["seconds"].values())
     assert 8 < spent < 12 * 1.2
@@ -89,7 +89,7 @@ def test_the_record_tells_what_was_done(distilled: tuple[Path, Any, float]) -> N
     assert record["training_range"]["temperature_K"] == [300.0, 500.0]
     low, high = record["training_range"]["pair_distance_A"]
     assert 0.5 < low < 1.1 and 3 < high < 12
-    assert set(record["seconds"]) == {"test", "teacher", "sampling", "training"}
+    assert set(record["seconds"]) == {"test", "teacher", "sampling", "training", "rest"}
     assert all(s > 0 for s in record["seconds"].values())
     assert record["errors"]["force_mae_meV_per_A"] == record["history"][-1]["force_mae_meV_per_A"] > 0
     assert set(record["versions"]) == {"torch", "numpy", "safetensors", "mlff-sim"}
@@ -129,7 +129,8 @@ def test_killed_it_is_taken_up_with_the_seconds_already_spent(
     assert record["history"][:2] == left["history"][:2], "the first rounds were not done again"
     for purpose, seconds in left["spent"].items():
         assert record["seconds"][purpose] >= seconds
-    assert sum(record["seconds"].values()) < 8 * 1.25
+    # Without "rest": of so short a budget, starting Python and torch twice is a large part.
+    assert sum(s for purpose, s in record["seconds"].items() if purpose != "rest") < 8 * 1.25
     assert not progress.parent.exists()
 
 

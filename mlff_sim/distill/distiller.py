@@ -30,6 +30,8 @@ ROUNDS = ((0.03, 0.04), (0.07, 0.06), (0.15, 0.10), (0.30, 0.20), (0.45, 0.60))
 """Per round: its share of the labels and its share of the training time. The last round trains longest, on all."""
 TEACHER_SHARE = 0.30
 """Share of the budget spent on labels, at most: it ends at `MAX_LABELS`."""
+END_SHARE = 0.01
+"""Share of the budget kept for what comes before and after the rounds: start-up, last errors, writing the file."""
 MAX_LABELS = 60_000
 """Beyond this, a small network gains more from training time than from labels."""
 
@@ -92,7 +94,10 @@ class Distillation:
 
 
 class _Ledger:
-    """The work folder's memory: finished stages and seconds spent by purpose, rewritten atomically."""
+    """The work folder's memory: finished stages and seconds spent by purpose, rewritten atomically.
+
+    Every second is booked: what has no purpose of its own goes under "rest".
+    """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.path = folder / "progress.json"
@@ -105,19 +110,27 @@ class _Ledger:
                     f"'{folder}' holds an unfinished distillation with other settings ({', '.join(changed)}); repeat them, or delete the folder."
                 )
             self.data = data
+        self.mark = time.perf_counter()
+
+    def book(self, purpose: str, seconds: float | None = None) -> None:
+        """Book the time since the last booking, or other seconds in its place."""
+        now = time.perf_counter()
+        self.data["spent"][purpose] = self.spent(purpose) + (now - self.mark if seconds is None else seconds)
+        self.mark = now
 
     @contextmanager
     def spend(self, purpose: str) -> Iterator[None]:
-        start = time.perf_counter()
+        self.book("rest")
         try:
             yield
         finally:
-            self.data["spent"][purpose] = self.spent(purpose) + time.perf_counter() - start
+            self.book(purpose)
 
     def spent(self, purpose: str | None = None) -> float:
         return float(self.data["spent"].get(purpose, 0.0) if purpose else sum(self.data["spent"].values()))
 
     def save(self) -> None:
+        self.book("rest")
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps(self.data, indent=1))
         os.replace(temporary, self.path)
@@ -134,6 +147,7 @@ class _Distiller:
     def __init__(
         self, atoms: Atoms, teacher: ForceProvider, config: DistillConfig, folder: Path, progress: Progress
     ) -> None:
+        begun = time.perf_counter()
         import torch
 
         from mlff_sim.distill.training import Trainer, TrainingConfig
@@ -148,6 +162,7 @@ class _Distiller:
             "teacher_model": dict(teacher.provenance),
         }
         self.ledger = _Ledger(folder, json.loads(json.dumps(settings)))
+        self.ledger.mark = begun
         self.range = (min(config.temperatures_K), max(config.temperatures_K))
         torch.manual_seed(config.seed)
         self.network: InverseDistanceNet = InverseDistanceNet(len(atoms), widths)
@@ -239,7 +254,8 @@ class _Distiller:
         to_come = (
             sum(self.label_count(s) for s in range(stage + 1, len(ROUNDS) + 1)) * self.ledger.data["seconds_per_label"]
         )
-        left = self.config.budget_s - self.ledger.spent() - 1.03 * to_come
+        self.ledger.book("rest")
+        left = (1 - END_SHARE) * self.config.budget_s - self.ledger.spent() - 1.03 * to_come
         shares = [0.02, *(r[1] for r in ROUNDS)]
         return float(max(0.5, left * shares[stage] / sum(shares[stage:])))
 
@@ -256,7 +272,7 @@ class _Distiller:
         steps = self.trainer.train(
             labels, seconds, stage, lambda s: self.tick(s, f"round {stage}: training on {len(labels)} labels")
         )
-        data["spent"]["training"] = self.ledger.spent("training") + seconds
+        self.ledger.book("training", seconds)  # of all attempts, where an earlier one was interrupted
         mae = force_mae(self.network, test)
         data["history"].append(
             {
