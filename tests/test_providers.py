@@ -218,6 +218,19 @@ def test_third_party_models_are_found(ethanol: Atoms, tmp_path: Path, monkeypatc
         resolve("nothing")
 
 
+def test_a_third_party_that_does_not_import_harms_nobody_else(
+    ethanol: Atoms, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = registry.entry_points
+    theirs = EntryPoint("odd", "no_such_package.models:odd", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [*real(group=group), theirs])
+    listing = cli("models")
+    assert listing.code == 0 and "broken" in listing.out and "gfn2-xtb" in listing.out
+    with pytest.raises(InputError, match=r"'odd' is registered, but no_such_package.models:odd cannot be loaded"):
+        load_model("odd", ethanol)
+    assert load_model("harmonic", ethanol) is not None
+
+
 def test_a_missing_package_is_named_with_its_extra(ethanol: Atoms, monkeypatch: pytest.MonkeyPatch) -> None:
     family = ModelFamily(
         lambda argument, atoms: Harmonic(atoms.numbers, [], []),

@@ -21,11 +21,9 @@ def models() -> int:
     for column in ("name", "role", "what it is", "here"):
         table.add_column(column)
     for key, family in families().items():
-        state = (
-            "ready"
-            if not family.missing
-            else f"missing {', '.join(family.missing)}: pip install 'mlff-sim[{family.extra}]'"
-        )
+        state = "broken" if family.fault else "ready"
+        if family.missing:
+            state = f"missing {', '.join(family.missing)}: pip install 'mlff-sim[{family.extra}]'"
         table.add_row(usage(key, family), family.role, family.summary, state)
     out.print(table)
     names = ", ".join(students())

@@ -330,7 +330,7 @@ class _Distiller:
                     for x in np.array_split(labels.positions, max(1, len(labels) // 512))
                 ]
             )
-        shift = float((labels.energies - predicted.double().numpy()).mean())
+        shift = float(np.median(labels.energies - predicted.double().numpy()))  # strained frames must not pull at it
         pair = np.linalg.norm(
             labels.positions[:, self.network.pair_i] - labels.positions[:, self.network.pair_j], axis=-1
         )

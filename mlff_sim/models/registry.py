@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from mlff_sim.errors import InputError, MissingExtra
@@ -32,6 +32,7 @@ class ModelFamily:
         role: "teacher", "student" or "test".
         requires: modules that must be importable.
         extra: the extra of this package that installs them.
+        fault: why its entry point cannot be loaded, or empty.
     """
 
     build: Callable[[str, Atoms], ForceProvider]
@@ -40,6 +41,7 @@ class ModelFamily:
     role: str = "teacher"
     requires: tuple[str, ...] = ()
     extra: str = ""
+    fault: str = ""
 
     @property
     def missing(self) -> list[str]:
@@ -51,8 +53,22 @@ def families() -> dict[str, ModelFamily]:
     """All registered families by key; the package's own and those of third parties."""
     found: dict[str, ModelFamily] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
-        found[point.name] = point.load()
+        found[point.name] = _load(point)
     return found
+
+
+def _load(point: EntryPoint) -> ModelFamily:
+    """The family behind an entry point; a third party's that fails to import must not take the others with it."""
+    try:
+        family: ModelFamily = point.load()
+    except Exception as error:
+        reason = f"{point.value} cannot be loaded ({type(error).__name__}: {error})".replace("\n", " ")
+        return ModelFamily(_unusable, reason, role="broken", fault=reason)
+    return family
+
+
+def _unusable(argument: str, atoms: Atoms) -> ForceProvider:
+    raise AssertionError("resolve() refuses a family with a fault")
 
 
 def resolve(name: str) -> tuple[ModelFamily, str]:
@@ -65,7 +81,9 @@ def resolve(name: str) -> tuple[ModelFamily, str]:
     points = {p.name: p for p in entry_points(group=GROUP)}
     if key not in points:
         raise InputError(f"unknown model '{name}'; known: {', '.join(usage(k, f) for k, f in families().items())}.")
-    family: ModelFamily = points[key].load()
+    family = _load(points[key])
+    if family.fault:
+        raise InputError(f"the model '{key}' is registered, but {family.fault}; repair or remove the package.")
     if bool(argument) != bool(family.argument):
         raise InputError(f"'{name}' should read {usage(key, family)}.")
     if family.missing:
