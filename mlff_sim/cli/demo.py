@@ -27,19 +27,21 @@ NVT = RunConfig(
     equilibrate_ps=2.0,
     replicas=1,
     seed=1,
+    scheme="mollified",
 )
 NVE = RunConfig(
     "aspirin",
     "gfn2-xtb",
     "aspirin-gfn2",
     ensemble="nve",
-    k_steps=4,
-    duration_ps=2.6,
+    k_steps=12,
+    duration_ps=7.5,
     friction_per_ps=5.0,
     equilibrate_ps=0.5,
     replicas=10,
     seed=2,
     baseline=False,
+    scheme="mollified",
 )
 
 
