@@ -23,8 +23,11 @@ from mlff_sim.state import State, kinetic_energy
 
 LAST_FRAMES = 10
 """Outer steps before a stop whose positions are kept."""
-PROBE_STEPS = 15
-"""Outer steps that are timed before production."""
+PROBE_STEPS, PROBE_ROUNDS, PROBE_S = 5, (3, 40), 1.0
+"""Before production: outer steps timed in a round, fewest and most rounds, and the seconds after which none begins.
+
+Rounds of the hybrid and of the baseline alternate, so that a machine that gets slower does so for both.
+"""
 
 
 class Production:
@@ -201,15 +204,14 @@ class Production:
         replica_ps = steps * self.config.outer_step_fs / 1000 * len(self.stepper.state.positions)
         self.wall.setdefault("block_hybrid_s_per_ps", []).append(elapsed / replica_ps)
 
-    def _seconds_per_call(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Median over some outer steps of the time of one evaluation, and evaluations in the last one, by model."""
+    def _seconds_per_call(self) -> list[dict[str, float]]:
+        """Time of one evaluation in each of a few outer steps, by model."""
         table, samples = self.stepper.forces, []
         for _ in range(PROBE_STEPS):
             seconds, calls = dict(table.seconds), dict(table.calls)
             self.stepper.step()
-            samples.append([(table.seconds[n] - seconds[n]) / (table.calls[n] - calls[n]) for n in calls])
-        median = dict(zip(table.calls, np.median(samples, axis=0).tolist(), strict=True))
-        return median, {n: (table.calls[n] - calls[n]) / len(self.stepper.state.positions) for n in calls}
+            samples.append({n: (table.seconds[n] - seconds[n]) / (table.calls[n] - calls[n]) for n in calls})
+        return samples
 
     def _probe(self) -> Timing | None:
         """Time teacher, student and baseline on copies; leaves the run as it was, but for the models' memory."""
@@ -219,14 +221,22 @@ class Production:
         timing = None
         try:
             s.step()  # compiles
-            per_call, calls = self._seconds_per_call()
-            if self.baseline is not None:
-                t_b = float(np.median([self.baseline.block(state) for _ in range(3)]))
-                t_e, t_c = per_call["teacher"], per_call["student"]
-                speedup = predicted_speedup(self.config.k_steps, t_b, t_e, t_c, calls["student"])
-                timing = Timing(1e3 * t_e, 1e6 * t_c, 1e3 * t_b, speedup)
-            else:
-                timing = Timing(1e3 * per_call["teacher"], 1e6 * per_call["student"], None, None)
+            before, begun = s.forces.calls["student"], time.perf_counter()
+            samples: list[dict[str, float]] = []
+            blocks: list[float] = []
+            for i in range(PROBE_ROUNDS[1]):
+                samples += self._seconds_per_call()
+                if self.baseline is not None:
+                    blocks.append(self.baseline.block(state))
+                if i + 1 >= PROBE_ROUNDS[0] and time.perf_counter() - begun > PROBE_S:
+                    break
+            t_e, t_c = (float(np.median([x[n] for x in samples])) for n in ("teacher", "student"))
+            t_b = float(np.median(blocks)) if blocks else None
+            speedup = None
+            if t_b is not None:
+                calls = (s.forces.calls["student"] - before) / (len(samples) * len(state.positions))
+                speedup = predicted_speedup(self.config.k_steps, t_b, t_e, t_c, calls)
+            timing = Timing(1e3 * t_e, 1e6 * t_c, None if t_b is None else 1e3 * t_b, speedup)
         except (NonFinite, RuntimeError):
             pass  # production will meet the same fault and name its step
         s.restart(state, s.bath)
