@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mlff_sim.acceleration import Acceleration
     from mlff_sim.errors import InputError, SimulationStopped
     from mlff_sim.forces import Evaluation, ForceProvider, check_provider
+    from mlff_sim.interfaces.ase_calculator import MLFFCalculator
     from mlff_sim.models.registry import load_model
     from mlff_sim.report import validate
     from mlff_sim.simulation import RunConfig, run
     from mlff_sim.structure import read_structure
 
 _HOME = {
+    "Acceleration": "acceleration",
+    "MLFFCalculator": "interfaces.ase_calculator",
     "InputError": "errors",
     "SimulationStopped": "errors",
     "Evaluation": "forces",
@@ -29,9 +33,11 @@ _HOME = {
 }
 
 __all__ = [
+    "Acceleration",
     "Evaluation",
     "ForceProvider",
     "InputError",
+    "MLFFCalculator",
     "RunConfig",
     "SimulationStopped",
     "__version__",

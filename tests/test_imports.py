@@ -20,6 +20,8 @@ FLOORS = {
     "state": 0,
     "forces": 0,
     "progress": 0,
+    "acceleration": 1,
+    "neighbors": 1,
     "models": 1,
     "distill": 2,
     "integrators": 3,
@@ -30,8 +32,14 @@ FLOORS = {
     "report": 5,
     "cli": 6,
 }
-SIDEWAYS = {("simulation", "integrators"), ("simulation", "runfolder")}
-"""Between rooms of one floor: the run loop uses the integrators and the run folder, never the other way round."""
+SIDEWAYS = {
+    ("simulation", "integrators"),
+    ("simulation", "runfolder"),
+    ("models", "acceleration"),
+    ("models", "neighbors"),
+}
+"""Between rooms of one floor: the run loop uses the integrators and the run folder, models use what makes them fast;
+never the other way round."""
 GROUND = {"units", "errors", "structure", "state", "forces", "progress"}
 """Files of the lowest floor share it and may import each other; Python itself refuses circles among them."""
 

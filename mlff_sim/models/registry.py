@@ -162,6 +162,12 @@ def _ase(argument: str, atoms: Atoms) -> ForceProvider:
     return from_name(argument, atoms)
 
 
+def _mace(argument: str, atoms: Atoms) -> ForceProvider:
+    from mlff_sim.models.mace import load_mace
+
+    return load_mace(argument, atoms)
+
+
 def _lj(argument: str, atoms: Atoms) -> ForceProvider:
     from mlff_sim.models.analytic import LennardJones
 
@@ -193,6 +199,9 @@ student = ModelFamily(
     argument="FILE",
     role="student",
     requires=("torch",),
+)
+mace = ModelFamily(
+    _mace, "a trained MACE model; its file is a pickle", argument="FILE", requires=("mace",), extra="mace"
 )
 lj = ModelFamily(_lj, "Lennard-Jones argon over all pairs", role="test")
 harmonic = ModelFamily(_harmonic, "harmonic bonds at the structure's own lengths", role="test")

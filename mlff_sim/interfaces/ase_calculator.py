@@ -1,0 +1,165 @@
+"""Any model of the registry as an ASE calculator, with little bookkeeping of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+
+from mlff_sim.acceleration import Acceleration, chosen
+from mlff_sim.errors import InputError
+from mlff_sim.forces import ForceProvider
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+class MLFFCalculator(Calculator):
+    """A force field for ASE: everything a model knows about a structure, from one evaluation.
+
+    Args:
+        model: a name of the registry ("mace:FILE", "student:FILE", "gfn2-xtb", "ase:package.module:factory"), a
+            `torch.nn.Module` with the signature of `mlff_sim.models.graph.GraphModel`, or a `ForceProvider`.
+        device: "cpu", or "auto", which is the same for now.
+        dtype: "float32" or "float64", of a module.
+        acceleration: "auto", "none" or an `Acceleration`, for modules and MACE.
+        charge: total charge in e, unless `atoms.info["charge"]` says otherwise.
+        spin: multiplicity 2S + 1, unless `atoms.info["spin"]` says otherwise.
+
+    Energies are in eV, forces in eV/A, stress in eV/A^3 (Voigt order xx yy zz yz xz xy; positive under tension, as in
+    ASE). A change of positions, numbers, cell, periodicity, charge or spin is noticed; nothing else is looked at.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress", "energies"]  # noqa: RUF012 (as ASE declares it)
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        acceleration: Acceleration | str = "auto",
+        charge: int = 0,
+        spin: int = 1,
+    ) -> None:
+        """Check the arguments; the model is built at the first evaluation, when the elements are known."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        if device not in ("auto", "cpu"):
+            raise InputError(f"device '{device}' is not supported yet; use 'auto' or 'cpu'.")
+        if dtype not in ("float32", "float64"):
+            raise InputError(f"dtype '{dtype}' is unknown; use 'float32' or 'float64'.")
+        if isinstance(model, str):
+            from mlff_sim.models.registry import resolve
+
+            resolve(model)
+        self.model, self.dtype, self.acceleration = model, dtype, chosen(acceleration)
+        self.charge, self.spin = int(charge), int(spin)
+        self.provider: ForceProvider | None = None
+        self._last: tuple[Any, ...] | None = None
+
+    def acceleration_report(self) -> dict[str, Any]:
+        """What engaged, by how much it deviates, and where the time went; empty for models without acceleration."""
+        report = getattr(self.provider, "report", None)
+        return dict(report()) if report else {}
+
+    # ASE's protocol.
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What has changed since the last evaluation, by exact comparison of what the model can see."""
+        if self._last is None:
+            return list(all_changes)
+        positions, numbers, cell, pbc, charge, spin = self._last
+        changes = []
+        if not np.array_equal(atoms.arrays["numbers"], numbers):
+            changes.append("numbers")
+        if not np.array_equal(atoms.arrays["positions"], positions):
+            changes.append("positions")
+        if not np.array_equal(atoms.cell.array, cell):
+            changes.append("cell")
+        if not np.array_equal(atoms.pbc, pbc):
+            changes.append("pbc")
+        if (charge, spin) != self._charge_and_spin(atoms):
+            changes.append("initial_charges")
+        return changes
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """One property; evaluates if something has changed."""
+        if name not in self.implemented_properties:
+            raise PropertyNotImplementedError(f"{name} is no property of this calculator.")
+        if atoms is not None:
+            changes = self.check_state(atoms)
+            if changes:
+                if not allow_calculation:
+                    return None
+                self.calculate(atoms, [name], changes)
+        if name not in self.results:
+            raise PropertyNotImplementedError(f"the model does not give {name} for this structure.")
+        value = self.results[name]
+        return value.copy() if isinstance(value, np.ndarray) else value
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Evaluate the model and fill in all properties."""
+        atoms = self.atoms if atoms is None else atoms
+        if atoms is None:
+            raise InputError("there is no structure to evaluate; attach the calculator to an Atoms object.")
+        self._last, self.results = None, {}
+        x = atoms.arrays["positions"]
+        if not np.isfinite(x.sum()):
+            bad = int(np.argmin(np.isfinite(x).all(axis=1)))
+            raise InputError(f"position of atom {bad} ({atoms.symbols[bad]}) is not a finite number.")
+        if self.provider is None or set(system_changes) - {"positions", "cell"}:
+            self.provider = self._bind(atoms)
+        periodic = bool(atoms.pbc.any())
+        answer = self.provider(x, atoms.cell.array) if periodic else self.provider(x)
+        energy = float(answer.energy)
+        self.results = {"energy": energy, "free_energy": energy, "forces": np.asarray(answer.forces)}
+        if answer.stress is not None:
+            self.results["stress"] = np.asarray(answer.stress)
+        if answer.atomic_energies is not None:
+            self.results["energies"] = np.asarray(answer.atomic_energies)
+        self.atoms = atoms
+        numbers, cell = atoms.arrays["numbers"].copy(), atoms.cell.array.copy()
+        self._last = (x.copy(), numbers, cell, atoms.pbc.copy(), *self._charge_and_spin(atoms))
+
+    def reset(self) -> None:
+        """Forget the last evaluation."""
+        self._last, self.results, self.atoms = None, {}, None
+
+    def _charge_and_spin(self, atoms: Atoms) -> tuple[int, int]:
+        return int(atoms.info.get("charge", self.charge)), int(atoms.info.get("spin", self.spin))
+
+    def _bind(self, atoms: Atoms) -> ForceProvider:
+        bound = atoms.copy()
+        bound.info["charge"], bound.info["spin"] = self._charge_and_spin(atoms)
+        if isinstance(self.model, str):
+            key, _, argument = self.model.partition(":")
+            if key == "mace":
+                from mlff_sim.models.mace import load_mace
+
+                return load_mace(argument, bound, self.acceleration, self.dtype)
+            from mlff_sim.models.registry import load_model
+
+            return load_model(self.model, bound)
+        if isinstance(self.model, ForceProvider):
+            if not np.array_equal(self.model.numbers, atoms.numbers):
+                raise InputError("the given provider is bound to other atoms than the structure's.")
+            return self.model
+        from mlff_sim.models.graph import GraphProvider
+
+        if not hasattr(self.model, "cutoff"):
+            raise InputError(f"a {type(self.model).__name__} needs an attribute `cutoff` in A to be used as a model.")
+        pbc = tuple(bool(p) for p in atoms.pbc)
+        return GraphProvider(
+            self.model,
+            atoms.numbers,
+            pbc=pbc,
+            acceleration=self.acceleration,
+            dtype=self.dtype,
+        )

@@ -1,0 +1,122 @@
+"""MACE models as force providers (Batatia et al., NeurIPS 2022, arXiv:2206.07697)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mlff_sim.errors import InputError
+from mlff_sim.models.graph import GraphProvider
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from mlff_sim.acceleration import Acceleration
+
+
+class MACEGraph(torch.nn.Module):
+    """A MACE model with the signature of `GraphModel`: interaction energies by atom, without those of isolated atoms."""
+
+    model: Any
+    elements: Tensor
+
+    def __init__(self, model: Any) -> None:
+        """Wrap a loaded model with one head."""
+        super().__init__()
+        self.model = model
+        self.cutoff = float(model.r_max)
+        self.register_buffer("elements", model.atomic_numbers.clone().long())
+
+    def forward(self, positions: Tensor, numbers: Tensor, cell: Tensor, pairs: Tensor, images: Tensor) -> Tensor:
+        """See `GraphModel`."""
+        n = len(numbers)
+        attributes = torch.eq(numbers[:, None], self.elements).to(positions.dtype)
+        out = self.model(
+            {
+                "positions": positions,
+                "node_attrs": attributes,
+                "edge_index": pairs,
+                "shifts": images @ cell,
+                "unit_shifts": images,
+                "cell": cell,
+                "batch": torch.zeros(n, dtype=torch.long),
+                "ptr": torch.tensor([0, n]),
+                "head": torch.zeros(1, dtype=torch.long),
+            },
+            compute_force=False,
+        )
+        # Both terms are float64 sums of the same float32 numbers, so the large one cancels exactly.
+        by_atom: Tensor = out["node_energy"] - self.model.atomic_energies_fn(attributes)[:, 0].double()
+        return by_atom
+
+
+@contextlib.contextmanager
+def _quiet_and_unchanged() -> Iterator[None]:
+    """MACE and e3nn warn and print on import, and switch off PyTorch's safe loading for the whole process; not here."""
+    name = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    with warnings.catch_warnings(), contextlib.redirect_stderr(None), contextlib.redirect_stdout(None):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop(name, None)
+
+
+def load_mace(
+    path: str, atoms: Atoms, acceleration: Acceleration | None = None, dtype: str = "float32"
+) -> GraphProvider:
+    """Load a MACE file, which is a pickle and can run code: only for files whose origin you trust.
+
+    Args:
+        path: what MACE's training wrote (`*.model`).
+        atoms: the structure to bind to.
+        acceleration: what may be done for speed.
+        dtype: "float32" or "float64".
+
+    Raises:
+        InputError: no such file, no MACE model, an element it does not know, or several heads.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"model file '{path}' does not exist; give the file that MACE's training wrote.")
+    data = file.read_bytes()
+    try:
+        with _quiet_and_unchanged():
+            import mace.modules  # noqa: F401  (the classes the pickle names)
+
+            model = torch.load(file, map_location="cpu", weights_only=False)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise InputError(f"'{path}' cannot be read as a MACE model ({reason}).") from error
+    if not all(hasattr(model, a) for a in ("r_max", "atomic_numbers", "atomic_energies_fn", "interactions")):
+        raise InputError(f"'{path}' holds a {type(model).__name__}, which is no MACE model.")
+    if len(getattr(model, "heads", None) or [0]) > 1:
+        raise InputError(f"'{path}' has the heads {', '.join(model.heads)}; models with one head can be used.")
+    known = model.atomic_numbers.tolist()
+    for symbol, z in zip(atoms.symbols, atoms.numbers.tolist(), strict=True):
+        if z not in known:
+            from ase.data import chemical_symbols
+
+            names = ", ".join(chemical_symbols[k] for k in known)
+            raise InputError(f"'{path}' does not know the element {symbol}; it knows {names}.")
+    isolated = model.atomic_energies_fn.atomic_energies.double().reshape(-1).numpy()
+    return GraphProvider(
+        MACEGraph(model),
+        atoms.numbers,
+        pbc=tuple(bool(p) for p in atoms.pbc),
+        acceleration=acceleration,
+        dtype=dtype,
+        reference=isolated[[known.index(z) for z in atoms.numbers.tolist()]],
+        name=f"mace:{path}",
+        provenance={"sha256": hashlib.sha256(data).hexdigest()},
+    )
