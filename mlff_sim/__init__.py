@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlff_sim.errors import InputError, SimulationStopped
     from mlff_sim.forces import Evaluation, ForceProvider, check_provider
     from mlff_sim.interfaces.ase_calculator import MLFFCalculator
+    from mlff_sim.interfaces.openmm_force import openmm_force
     from mlff_sim.models.registry import load_model
     from mlff_sim.report import validate
     from mlff_sim.simulation import RunConfig, run
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Acceleration": "acceleration",
     "MLFFCalculator": "interfaces.ase_calculator",
+    "openmm_force": "interfaces.openmm_force",
     "InputError": "errors",
     "SimulationStopped": "errors",
     "Evaluation": "forces",
@@ -43,6 +45,7 @@ __all__ = [
     "__version__",
     "check_provider",
     "load_model",
+    "openmm_force",
     "read_structure",
     "run",
     "validate",

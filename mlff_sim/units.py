@@ -19,5 +19,9 @@ HARTREE: float = _ase.Hartree
 """One Hartree in eV."""
 BOHR: float = _ase.Bohr
 """One Bohr radius in A."""
+KJ_PER_MOL: float = _ase.kJ / _ase.mol
+"""One kJ/mol in eV."""
+NM: float = _ase.nm
+"""One nanometre in A."""
 MEV: float = 1e-3
 """One milli-electronvolt in eV."""

@@ -105,6 +105,7 @@ MISTAKES: dict[str, tuple[str, dict[str, str | None], dict[str, str | None], str
     "nan-positions": ("hybrid", HYBRID, {"--structure": "NAN"}, r"atom 4 \(H\) is not a finite number"),
     "one-spot": ("hybrid", HYBRID, {"--structure": "SPOT"}, "atoms 3 and 5|atoms 5 and 3"),
     "periodic": ("hybrid", HYBRID, {"--structure": "PERIODIC"}, "periodic"),
+    "periodic-without-a-student": ("md", MD, {"--structure": "PERIODIC"}, "is periodic; runs are of molecules"),
     "unsupported-element": ("md", MD, {"--structure": "FERMIUM", "--model": "gfn2-xtb"}, "Fm"),
     "frames-and-replicas": ("hybrid", HYBRID, {"--structure": "TWO@0:2", "--replicas": "3"}, "2 frames for 3 replicas"),
     "frames-of-two-molecules": ("hybrid", HYBRID, {"--structure": "MIXED@0:2"}, "differ in their atoms"),

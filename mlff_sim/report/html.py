@@ -14,7 +14,7 @@ from mlff_sim.validation import Assessment, RunAssessment
 SECTIONS = {
     "energy": (
         "Energy conservation",
-        "Kinetic plus teacher potential energy, less the heat of a bath. A sound run stays flat; the dashed lines are the limit.",
+        "Kinetic plus potential energy, less the heat of a bath: what the dynamics conserves. A sound run stays flat; the dashed lines are the limit.",
     ),
     "temperature": (
         "Temperature by element",

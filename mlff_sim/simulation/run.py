@@ -60,6 +60,8 @@ class Run:
             resolve(name)
         frames = read_structures(config.structure)
         self.atoms = frames[0]
+        if any(f.pbc.any() for f in frames):
+            raise InputError(f"'{config.structure}' is periodic; runs are of molecules in vacuum, for now.")
         if config.replicas is not None and len(frames) not in (1, config.replicas):
             raise InputError(
                 f"'{config.structure}' holds {len(frames)} frames for {config.replicas} replicas; "

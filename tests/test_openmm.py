@@ -1,0 +1,200 @@
+"""The OpenMM force: the model's answers, asked once for each state, and faults that say what happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from mlff_sim import openmm_force
+from mlff_sim.errors import InputError
+from mlff_sim.models.registry import load_model
+from mlff_sim.units import FS, KJ_PER_MOL, NM
+
+mm = pytest.importorskip("openmm")
+app, unit = pytest.importorskip("openmm.app"), pytest.importorskip("openmm.unit")
+
+
+def topology(atoms: Atoms) -> Any:
+    out = app.Topology()
+    residue = out.addResidue("MOL", out.addChain())
+    for symbol in atoms.symbols:
+        out.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
+    if atoms.pbc.any():
+        out.setPeriodicBoxVectors([mm.Vec3(*row) * unit.angstrom for row in atoms.cell.array])
+    return out
+
+
+def context(atoms: Atoms, force: Any, integrator: Any = None) -> Any:
+    system = mm.System()
+    for mass in atoms.get_masses():
+        system.addParticle(mass)
+    if atoms.pbc.any():
+        system.setDefaultPeriodicBoxVectors(*[mm.Vec3(*row) * unit.angstrom for row in atoms.cell.array])
+    system.addForce(force)
+    made = mm.Context(
+        system,
+        integrator or mm.VerletIntegrator(0.5 * unit.femtosecond),
+        mm.Platform.getPlatformByName("Reference"),
+    )
+    made.setPositions(atoms.positions * unit.angstrom)
+    return made
+
+
+def answer(made: Any) -> tuple[float, np.ndarray]:
+    """Energy in eV and forces in eV/A."""
+    state = made.getState(energy=True, forces=True)
+    energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) * KJ_PER_MOL
+    forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer) * KJ_PER_MOL / NM
+    return energy, forces
+
+
+@pytest.mark.parametrize("name", ["gfn2-xtb", "morse"])
+def test_energy_and_forces_are_the_models(name: str, ethanol: Atoms) -> None:
+    made = context(ethanol, openmm_force(name, topology(ethanol)))
+    expected = load_model(name, ethanol)(ethanol.get_positions())
+    energy, forces = answer(made)
+    assert energy == pytest.approx(float(expected.energy), rel=1e-9)
+    np.testing.assert_allclose(forces, expected.forces, atol=1e-7)
+
+
+def test_a_report_costs_no_evaluation(ethanol: Atoms) -> None:
+    """50 steps with an energy report after each: 51 evaluations, one for each set of positions."""
+    from mlff_sim.interfaces import openmm_force as module
+
+    calls: list[Any] = []
+    original = module.ModelCall._evaluate
+    try:
+        module.ModelCall._evaluate = lambda self, *a: calls.append(a) or original(self, *a)  # type: ignore[method-assign,func-returns-value]
+        made = context(ethanol, openmm_force("morse", topology(ethanol)))
+        made.setVelocitiesToTemperature(300)
+        answer(made)
+        for _ in range(50):
+            made.getIntegrator().step(1)
+            answer(made)
+    finally:
+        module.ModelCall._evaluate = original  # type: ignore[method-assign]
+    assert len(calls) == 51
+
+
+def test_dynamics_is_that_of_the_model(ethanol: Atoms, thermal: Any) -> None:
+    """OpenMM's leapfrog on the Reference platform against velocity Verlet: positions agree after 50 steps.
+
+    A leapfrog whose velocities start half a step back, v(-h/2) = v(0) - h a(0) / 2, visits the same positions.
+    """
+    from mlff_sim.integrators.force_table import ForceTable
+    from mlff_sim.integrators.schemes import verlet
+    from mlff_sim.integrators.stepper import Stepper
+
+    start, m, h = thermal(), ethanol.get_masses(), 0.5 * FS
+    model = load_model("morse", ethanol)
+    stepper = Stepper(verlet("f"), h, m, ForceTable({"f": model}), start)
+    half = (start.momenta[0] - 0.5 * h * model(start.positions[0]).forces) / m[:, None]
+    made = context(ethanol, openmm_force("morse", topology(ethanol)))
+    per_ps = half * 1000 * FS / NM  # A per internal time to nm/ps
+    made.setVelocities(per_ps)
+    for _ in range(50):
+        stepper.step()
+    made.getIntegrator().step(50)
+    x = made.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+    assert np.abs(x - ethanol.positions).max() > 0.05
+    # The two packages use constants of different CODATA years: forces differ by 1e-8 of themselves.
+    np.testing.assert_allclose(x, stepper.state.positions[0], atol=1e-6)
+
+
+def test_a_part_of_the_atoms(ethanol: Atoms) -> None:
+    """The model sees its own atoms only; the others feel nothing of it."""
+    both = ethanol + Atoms("ArAr", [[9.0, 0, 0], [0, 9.0, 0]])
+    made = context(both, openmm_force("morse", topology(both), atoms=range(9)))
+    energy, forces = answer(made)
+    expected = load_model("morse", ethanol)(ethanol.get_positions())
+    assert energy == pytest.approx(float(expected.energy), abs=1e-9)
+    np.testing.assert_allclose(forces[:9], expected.forces, atol=1e-7)
+    assert not forces[9:].any()
+
+
+def test_periodic() -> None:
+    """The box is the context's, not the topology's; translated by a lattice vector nothing changes."""
+    from test_graph import Pairs
+
+    crystal = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    crystal.rattle(0.1, seed=1)
+    made = context(
+        crystal, openmm_force(Pairs(), topology(crystal), acceleration="none", dtype="float64", force_group=3)
+    )
+    energy, forces = answer(made)
+    from mlff_sim import MLFFCalculator
+
+    crystal.calc = MLFFCalculator(Pairs(), acceleration="none", dtype="float64")
+    assert energy == pytest.approx(crystal.get_potential_energy(), abs=1e-9)
+    np.testing.assert_allclose(forces, crystal.get_forces(), atol=1e-8)
+    crystal.set_cell(1.01 * crystal.cell.array)
+    made.setPeriodicBoxVectors(*[mm.Vec3(*row) * unit.angstrom for row in crystal.cell.array])
+    assert answer(made)[0] == pytest.approx(crystal.get_potential_energy(), abs=1e-9)
+    crystal.positions[2] += crystal.cell.array[1]
+    made.setPositions(crystal.positions * unit.angstrom)
+    assert answer(made)[0] == pytest.approx(energy_of(crystal), abs=1e-9)
+    assert made.getState(energy=True, groups={0}).getPotentialEnergy()._value == 0.0
+
+
+def energy_of(atoms: Atoms) -> float:
+    return float(atoms.get_potential_energy())
+
+
+def test_a_system_with_a_model_by_name_can_be_serialised(ethanol: Atoms) -> None:
+    made = context(ethanol, openmm_force("gfn2-xtb", topology(ethanol)))
+    answer(made)  # with the model built, as after a run
+    system = mm.XmlSerializer.deserialize(mm.XmlSerializer.serialize(made.getSystem()))
+    again = mm.Context(system, mm.VerletIntegrator(0.001), mm.Platform.getPlatformByName("Reference"))
+    moved = ethanol.positions + 0.05 * np.random.default_rng(0).standard_normal(ethanol.positions.shape)
+    again.setPositions(moved * unit.angstrom)
+    made.setPositions(moved * unit.angstrom)
+    assert np.abs(answer(made)[1]).max() > 0.1
+    np.testing.assert_allclose(answer(again)[1], answer(made)[1], atol=1e-5)  # SCF from scratch, and from a guess
+
+
+def test_a_fault_inside_the_model_is_told(ethanol: Atoms, toys: Any) -> None:
+    class Faulty:
+        def __init__(self, forces: Any) -> None:
+            inner = load_model("harmonic", ethanol)
+            self.__dict__.update({k: getattr(inner, k) for k in ("name", "numbers")})
+            self.cutoff, self.dtype, self.conservative, self.batched = None, "float64", True, False
+            self.provenance: dict[str, Any] = {}
+            self.forces, self.inner = forces, inner
+
+        def reset(self) -> None: ...
+
+        def __call__(self, x: Any, cell: Any = None, /) -> Any:
+            return self.forces(self.inner(x))
+
+    def breaks(e: Any) -> Any:
+        raise ValueError("deep inside the model")
+
+    with pytest.raises(mm.OpenMMException, match=r"(?s)failed at step 0.*in breaks.*deep inside the model"):
+        answer(context(ethanol, openmm_force(Faulty(breaks), topology(ethanol))))
+
+    def nan(e: Any) -> Any:
+        e.forces[5, 2] = np.nan
+        return e
+
+    with pytest.raises(mm.OpenMMException, match="step 0: the force on atom 5 of the model is not a finite number"):
+        answer(context(ethanol, openmm_force(Faulty(nan), topology(ethanol))))
+
+
+def test_mistakes(ethanol: Atoms, student_file: Path) -> None:
+    top = topology(ethanol)
+    for wrong in ([3, 2], [1, 1], [], [0, 9], [-1, 2]):
+        with pytest.raises(InputError, match="ascending indices"):
+            openmm_force("morse", top, atoms=wrong)
+    with pytest.raises(InputError, match="unknown model"):
+        openmm_force("nothing", top)
+    top.addAtom("M", None, next(top.residues()))
+    with pytest.raises(InputError, match=r"atom 9 \(M\) has no element: a virtual site"):
+        openmm_force("morse", top)
+    other = topology(ethanol[[1, 0, 3, 2, 4, 5, 6, 7, 8]])
+    with pytest.raises(mm.OpenMMException, match="another atom order"):
+        answer(context(ethanol, openmm_force(f"student:{student_file}", other)))
