@@ -30,7 +30,7 @@ ROUNDS = ((0.03, 0.04), (0.07, 0.06), (0.15, 0.10), (0.30, 0.20), (0.45, 0.60))
 """Per round: its share of the labels and its share of the training time. The last round trains longest, on all."""
 TEACHER_SHARE = 0.30
 """Share of the budget spent on labels, at most: it ends at `MAX_LABELS`."""
-END_SHARE = 0.01
+END_SHARE = 0.015
 """Share of the budget kept for what comes before and after the rounds: start-up, last errors, writing the file."""
 MAX_LABELS = 60_000
 """Beyond this, a small network gains more from training time than from labels."""
