@@ -19,7 +19,7 @@ class Acceleration:
     Attributes:
         compile: True at the first evaluation, False never, "auto" once the eager model has cost as much as compiling.
         skin_A: A, candidate pairs are kept until atoms have moved half of this.
-        gate_energy_meV_per_atom: largest deviation from the eager model in energy.
+        gate_energy_meV_per_atom: largest deviation from the eager model in the energy of an atom and in the virial.
         gate_force_meV_per_A: largest deviation in any force component.
     """
 

@@ -13,8 +13,9 @@ class NeighborList:
     """Ordered pairs (i, j, S) with |x_j - x_i + S h| < cutoff, both directions, for cell vectors in the rows of h.
 
     Candidates within cutoff + skin are kept. Two atoms approach by at most twice the largest displacement, and an
-    image by the change of S h on top; while that sum is below the skin no pair can be missing. Displacements are raw
-    Cartesian ones: an atom that was folded back into the cell has moved far, and the list is built anew.
+    image by its change S (h - h0) = (S h) h^-1 (h - h0) on top, where S h is no longer than the cutoff and the extent
+    of the atoms together; while that sum is below the skin no pair can be missing. Displacements are raw Cartesian
+    ones: an atom that was folded back into the cell has moved far, and the list is built anew.
 
     Args:
         cutoff: A.
@@ -49,8 +50,16 @@ class NeighborList:
         if self._where is None or self._where[0].shape != x.shape or self._where[2] != pbc:
             return True
         moved = float(np.sqrt(((x - self._where[0]) ** 2).sum(1).max(initial=0.0)))
-        reach = np.abs(self._images).max(axis=0, initial=0.0) @ np.linalg.norm(h - self._where[1], axis=1)
-        return not 2 * moved + float(reach) < self.skin
+        vectors, before = h[np.array(pbc)], self._where[1][np.array(pbc)]
+        reach = 0.0
+        if not np.array_equal(vectors, before):
+            extent = float(np.linalg.norm(np.ptp(x, axis=0)))
+            reach = (self.cutoff + extent) * float(np.linalg.norm(np.linalg.pinv(vectors) @ (vectors - before), 2))
+        return not 2 * moved + reach < self.skin
+
+    def forget(self) -> None:
+        """Build anew at the next call, so that the order of pairs has no history."""
+        self._where = None
 
     def _build(self, x: Array, h: Array, pbc: tuple[bool, ...]) -> None:
         from ase.geometry import complete_cell

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,56 @@ def test_other_atoms_cells_and_periodicity_are_noticed() -> None:
     assert crystal.get_potential_energies().sum() == pytest.approx(seen[-1])
 
 
+def test_what_is_periodic_needs_a_model_that_sees_it(ethanol: Atoms, student_file: Path) -> None:
+    from test_graph import Pairs
+
+    from mlff_sim.models.graph import GraphProvider
+
+    box = ethanol.copy()
+    box.set_cell([12, 12, 12])
+    box.pbc = True
+    for model in (f"student:{student_file}", "morse", GraphProvider(Pairs(), ethanol.numbers)):
+        box.calc = MLFFCalculator(model)
+        with pytest.raises(InputError, match=r"is periodic along .*False.* and the structure along .*True"):
+            box.get_forces()
+    ethanol = ethanol.copy()
+    ethanol.calc = MLFFCalculator(GraphProvider(Pairs(), ethanol.numbers, pbc=(True, True, True)))
+    with pytest.raises(InputError, match=r"set atoms\.pbc"):
+        ethanol.get_forces()
+
+
+def test_the_model_is_built_once(ethanol: Atoms, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not again after a reset, an error, or a direct call: a compiled graph would be lost each time."""
+    calc, built = MLFFCalculator("morse"), []
+    bind = calc._bind
+    monkeypatch.setattr(calc, "_bind", lambda atoms: built.append(1) or bind(atoms))
+    atoms = ethanol.copy()
+    atoms.calc = calc
+    atoms.get_forces()
+    atoms.positions[0, 0] += 0.1
+    energy = atoms.get_potential_energy()
+    calc.reset()
+    assert atoms.get_potential_energy() == energy > 0
+    calc.calculate(atoms)
+    x = atoms.positions[0, 0]
+    atoms.positions[0, 0] = np.nan
+    with pytest.raises(InputError):
+        atoms.get_forces()
+    atoms.positions[0, 0] = x
+    assert atoms.get_potential_energy() == energy and len(built) == 1
+
+
+@pytest.mark.parametrize("model", ["gfn2-xtb", "module"])
+def test_it_can_be_copied_and_pickled(model: str, ethanol: Atoms) -> None:
+    from test_graph import Pairs
+
+    atoms = ethanol.copy()
+    atoms.calc = MLFFCalculator(Pairs() if model == "module" else model, charge=0.0)  # type: ignore[arg-type]
+    energy = atoms.get_potential_energy()
+    for other in (copy.deepcopy(atoms), pickle.loads(pickle.dumps(atoms))):
+        assert other.get_potential_energy() == pytest.approx(energy, abs=1e-8)
+
+
 def test_acceleration_is_reported(ethanol: Atoms) -> None:
     from test_graph import Pairs
 
@@ -145,6 +197,9 @@ def test_mistakes(ethanol: Atoms, toys: Any) -> None:
         MLFFCalculator("harmonic", dtype="float16")
     with pytest.raises(InputError, match="'fast' is unknown"):
         MLFFCalculator("harmonic", acceleration="fast")
+    for charge in (0.5, None, "one", float("nan")):
+        with pytest.raises(InputError, match=r"charge = .* must be a whole number"):
+            MLFFCalculator("harmonic", charge=charge)  # type: ignore[arg-type]
     atoms = ethanol.copy()
     atoms.calc = MLFFCalculator(torch.nn.Linear(1, 1))
     with pytest.raises(InputError, match="needs an attribute `cutoff`"):

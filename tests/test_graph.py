@@ -141,6 +141,66 @@ def test_a_model_without_an_envelope_is_not_padded_behind_its_back(
     assert not p.report()["compiled"]
 
 
+def stubbed(p: GraphProvider, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    """In place of a compiled graph, the eager one with its answers changed."""
+
+    def graph(*tensors: Tensor) -> Any:
+        with torch.inference_mode(False), torch.enable_grad():
+            return change(*p._graph(*(t.clone() for t in tensors)))
+
+    monkeypatch.setattr(p, "_built", lambda inputs: graph)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda e, f, v: (e, f * np.nan, v),
+        lambda e, f, v: (e * np.nan, f, v),
+        lambda e, f, v: (e, f, 2 * v),
+        lambda e, f, v: (e.flip(0), f, v),
+    ],
+    ids=["nan-forces", "nan-energy", "virial", "energies-by-atom"],
+)
+def test_the_gate_looks_at_everything(change: Any, crystal: Atoms, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = provider(crystal, Acceleration(compile=True))
+    stubbed(p, monkeypatch, change)
+    with pytest.warns(UserWarning, match="differs from the eager model"):
+        p(crystal.positions, crystal.cell.array)
+    assert not p.report()["compiled"]
+
+
+def test_padding_does_without_the_first_cell_vector(ethanol: Atoms, monkeypatch: pytest.MonkeyPatch) -> None:
+    atoms = ethanol.copy()
+    atoms.set_cell([0, 9, 9])
+    atoms.pbc = (False, True, True)
+    p = provider(atoms, Acceleration(compile=True))
+    stubbed(p, monkeypatch, lambda *answer: answer)
+    p(atoms.positions, atoms.cell.array)
+    assert p.report()["compiled"] and p.report()["padded_edges"] > 72
+
+
+def test_the_module_stays_as_it_is(ethanol: Atoms) -> None:
+    """Two providers of one module, in two precisions, and the caller's weights still float64 and trainable."""
+    module = Pairs().double().train()
+    weights = [w.clone() for w in module.parameters()]
+    single, double = (
+        GraphProvider(module, ethanol.numbers, acceleration=EAGER, dtype=d) for d in ("float32", "float64")
+    )
+    x = ethanol.get_positions()
+    assert float(single(x).energy) == pytest.approx(float(double(x).energy), abs=1e-4)
+    assert module.training and all(w.requires_grad and w.dtype == torch.float64 for w in module.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(weights, module.parameters(), strict=True))
+
+
+def test_energies_of_another_shape_are_refused(ethanol: Atoms) -> None:
+    class Odd(Pairs):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return super().forward(*inputs)[:3]
+
+    with pytest.raises(InputError, match=r"shape \(3,\)"):
+        GraphProvider(Odd(), ethanol.numbers, acceleration=EAGER)(ethanol.get_positions())
+
+
 def test_a_compiler_that_fails_is_no_end(ethanol: Atoms, monkeypatch: pytest.MonkeyPatch) -> None:
     p = provider(ethanol, Acceleration(compile=True))
 

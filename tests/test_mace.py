@@ -23,9 +23,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # e3nn and MACE warn on impor
 ELEMENTS = [1, 6, 8]
 
 
-@pytest.fixture(scope="session")
-def mace_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A MACE of two layers with random weights, in float64."""
+@pytest.fixture(scope="session", params=["ScaleShiftMACE", "MACE"])
+def mace_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MACE of two layers with random weights, in float64, of either class."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mace import modules  # first: it makes e3nn's constants loadable
@@ -36,7 +36,8 @@ def mace_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         try:
-            model = modules.ScaleShiftMACE(
+            scale = {"atomic_inter_scale": 1.3, "atomic_inter_shift": 0.1} if request.param == "ScaleShiftMACE" else {}
+            model = getattr(modules, request.param)(
                 r_max=3.5,
                 num_bessel=4,
                 num_polynomial_cutoff=5,
@@ -53,8 +54,7 @@ def mace_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 atomic_numbers=ELEMENTS,
                 correlation=2,
                 radial_type="bessel",
-                atomic_inter_scale=1.3,
-                atomic_inter_shift=0.1,
+                **scale,
             )
         finally:
             torch.set_default_dtype(default)

@@ -80,6 +80,16 @@ def test_permuted_and_stretched_it_is_built_anew() -> None:
     assert found(nl, atoms) == expected(atoms) and nl.rebuilds == 4
 
 
+@pytest.mark.parametrize("cell", [[6.0, 6.0, 6.0], [12.0, 12.0, 30.0]])
+def test_images_that_were_out_of_reach_come_into_it(cell: list[float]) -> None:
+    """A dilute cell that shrinks by a hundredth at a time: pairs of images appear that no candidate spoke of before."""
+    atoms, nl = Atoms("ArAr", [[0, 0, 0], [1.0, 0.4, 0.2]], cell=cell, pbc=True), NeighborList(CUTOFF, 0.5)
+    for _ in range(200):
+        assert found(nl, atoms) == expected(atoms)
+        atoms.set_cell(0.99 * atoms.cell.array)
+    assert len(expected(atoms)) > 10 and nl.rebuilds > 10
+
+
 def test_a_cell_without_volume_is_refused() -> None:
     with pytest.raises(InputError, match="not independent"):
         NeighborList(3.0, 0.0)(np.zeros((1, 3)), np.diag([4.0, 4.0, 0.0]), (True, True, True))

@@ -185,6 +185,16 @@ def test_a_fault_inside_the_model_is_told(ethanol: Atoms, toys: Any) -> None:
         answer(context(ethanol, openmm_force(Faulty(nan), topology(ethanol))))
 
 
+def test_a_part_of_a_periodic_system_must_say_what_it_is(ethanol: Atoms) -> None:
+    box = ethanol.copy()
+    box.set_cell([20, 20, 20])
+    box.pbc = True
+    with pytest.raises(InputError, match="say periodic=False"):
+        openmm_force("morse", topology(box), atoms=range(9))
+    energy, _ = answer(context(box, openmm_force("morse", topology(box), atoms=range(9), periodic=False)))
+    assert energy == pytest.approx(float(load_model("morse", ethanol)(ethanol.get_positions()).energy), abs=1e-9)
+
+
 def test_mistakes(ethanol: Atoms, student_file: Path) -> None:
     top = topology(ethanol)
     for wrong in ([3, 2], [1, 1], [], [0, 9], [-1, 2]):

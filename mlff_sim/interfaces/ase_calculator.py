@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
+def whole(value: Any, name: str) -> int:
+    """A whole number, or an `InputError`: 1.0 is one, 0.5 is none."""
+    try:
+        if abs(float(value) - round(float(value))) < 1e-6:
+            return round(float(value))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(f"{name} = {value!r} must be a whole number.")
+
+
 class MLFFCalculator(Calculator):
     """A force field for ASE: everything a model knows about a structure, from one evaluation.
 
@@ -55,9 +65,14 @@ class MLFFCalculator(Calculator):
 
             resolve(model)
         self.model, self.dtype, self.acceleration = model, dtype, chosen(acceleration)
-        self.charge, self.spin = int(charge), int(spin)
+        self.charge, self.spin = whole(charge, "charge"), whole(spin, "spin")
         self.provider: ForceProvider | None = None
         self._last: tuple[Any, ...] | None = None
+        self._bound: tuple[Any, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles hold what was asked for; they build the model anew."""
+        return {**self.__dict__, "provider": None, "_bound": (), "_last": None, "results": {}, "atoms": None}
 
     def acceleration_report(self) -> dict[str, Any]:
         """What engaged, by how much it deviates, and where the time went; empty for models without acceleration."""
@@ -114,8 +129,10 @@ class MLFFCalculator(Calculator):
         if not np.isfinite(x.sum()):
             bad = int(np.argmin(np.isfinite(x).all(axis=1)))
             raise InputError(f"position of atom {bad} ({atoms.symbols[bad]}) is not a finite number.")
-        if self.provider is None or set(system_changes) - {"positions", "cell"}:
-            self.provider = self._bind(atoms)
+        key = (atoms.numbers.tobytes(), tuple(atoms.pbc.tolist()), *self._charge_and_spin(atoms))
+        if self.provider is None or key != self._bound:
+            self.provider = self._fitting(atoms)
+            self._bound = key
         periodic = bool(atoms.pbc.any())
         answer = self.provider(x, atoms.cell.array) if periodic else self.provider(x)
         energy = float(answer.energy)
@@ -133,7 +150,18 @@ class MLFFCalculator(Calculator):
         self._last, self.results, self.atoms = None, {}, None
 
     def _charge_and_spin(self, atoms: Atoms) -> tuple[int, int]:
-        return int(atoms.info.get("charge", self.charge)), int(atoms.info.get("spin", self.spin))
+        return whole(atoms.info.get("charge", self.charge), "charge"), whole(atoms.info.get("spin", self.spin), "spin")
+
+    def _fitting(self, atoms: Atoms) -> ForceProvider:
+        """The model for this structure, refused where it would not see the periodicity."""
+        provider = self._bind(atoms)
+        sees, pbc = tuple(getattr(provider, "pbc", (False,) * 3)), tuple(atoms.pbc.tolist())
+        if sees != pbc:
+            raise InputError(
+                f"the model '{provider.name}' is periodic along {sees} and the structure along {pbc}; "
+                "set atoms.pbc to what the model describes, or choose a model that describes the structure."
+            )
+        return provider
 
     def _bind(self, atoms: Atoms) -> ForceProvider:
         bound = atoms.copy()

@@ -19,7 +19,8 @@ from mlff_sim.units import KJ_PER_MOL, NM
 class ModelCall:
     """What OpenMM calls: a state in, energy in kJ/mol and forces in kJ/mol/nm out.
 
-    The last answer is kept for its positions and box, so energy reports and barostats cost no further evaluation.
+    The last answer is kept for its positions and box, so an energy report, or a barostat that looks twice at
+    one box, costs no further evaluation.
     It can be pickled, and so serialised with its System, if the model was given by name; a copy builds the model anew.
     """
 
@@ -69,7 +70,9 @@ class ModelCall:
         except Exception as error:  # OpenMM would keep the message only
             raise RuntimeError(f"the model failed at step {step}:\n{traceback.format_exc()}") from error
         energy, forces = self.calculator.results["energy"], self.calculator.results["forces"]
-        if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        if not np.isfinite(energy):
+            raise RuntimeError(f"step {step}: the energy of the model is not a finite number.")
+        if not np.isfinite(forces).all():
             atom = int(np.argmin(np.isfinite(forces).all(axis=1)))
             raise RuntimeError(f"step {step}: the force on atom {atom} of the model is not a finite number.")
         return float(energy / KJ_PER_MOL), forces * (NM / KJ_PER_MOL)
@@ -94,7 +97,8 @@ def openmm_force(
         topology: `openmm.app.Topology` that gives the elements.
         atoms: indices the model acts on, in ascending order; None for all. Interactions with the others are not the
             model's business.
-        periodic: use the periodic box; by default if the topology has one and the model acts on all atoms.
+        periodic: use the periodic box; by default if the topology has one. For some of the atoms it must be said: with
+            False they must be whole, not split across the box.
         acceleration: as for `MLFFCalculator`.
         dtype: "float32" or "float64", of a module.
         charge: total charge of the model's atoms, e.
@@ -121,7 +125,12 @@ def openmm_force(
             raise InputError(f"atom {i} ({everything[i].name}) has no element: a virtual site cannot be the model's.")
     numbers = np.array([everything[i].element.atomic_number for i in chosen], dtype=np.int64)
     if periodic is None:
-        periodic = atoms is None and topology.getPeriodicBoxVectors() is not None
+        periodic = topology.getPeriodicBoxVectors() is not None
+        if periodic and atoms is not None:
+            raise InputError(
+                "the topology is periodic and the model acts on some of its atoms: say periodic=False (they are whole "
+                "molecules and see no images) or periodic=True."
+            )
     calculator = MLFFCalculator(model, acceleration=acceleration, dtype=dtype, charge=charge, spin=spin)
     force = openmm.PythonForce(ModelCall(calculator, numbers, bool(periodic)))
     force.setName("mlff-sim")

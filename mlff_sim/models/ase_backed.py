@@ -26,7 +26,7 @@ class AseProvider:
     def __init__(self, atoms: Atoms, factory: Callable[[], Any], name: str) -> None:
         """Bind to the species, cell, charge and spin of `atoms`; `factory()` returns a fresh calculator."""
         self.name, self._factory = name, factory
-        self.numbers = atoms.numbers.astype(np.int64)
+        self.numbers, self.pbc = atoms.numbers.astype(np.int64), tuple(atoms.pbc.tolist())
         self._atoms = atoms.copy()
         self._atoms.calc = factory()
 

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 class MACEGraph(torch.nn.Module):
-    """A MACE model with the signature of `GraphModel`: interaction energies by atom, without those of isolated atoms."""
+    """A MACE model with the signature of `GraphModel`.
+
+    Energies of isolated atoms are set to zero in it: they are large, and are added outside in float64.
+    """
 
     model: Any
     elements: Tensor
@@ -53,8 +56,7 @@ class MACEGraph(torch.nn.Module):
             },
             compute_force=False,
         )
-        # Both terms are float64 sums of the same float32 numbers, so the large one cancels exactly.
-        by_atom: Tensor = out["node_energy"] - self.model.atomic_energies_fn(attributes)[:, 0].double()
+        by_atom: Tensor = out["node_energy"]
         return by_atom
 
 
@@ -109,7 +111,9 @@ def load_mace(
 
             names = ", ".join(chemical_symbols[k] for k in known)
             raise InputError(f"'{path}' does not know the element {symbol}; it knows {names}.")
-    isolated = model.atomic_energies_fn.atomic_energies.double().reshape(-1).numpy()
+    energies = model.atomic_energies_fn.atomic_energies
+    isolated = energies.double().reshape(-1).numpy().copy()
+    energies.zero_()
     return GraphProvider(
         MACEGraph(model),
         atoms.numbers,

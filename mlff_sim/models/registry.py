@@ -163,9 +163,11 @@ def _ase(argument: str, atoms: Atoms) -> ForceProvider:
 
 
 def _mace(argument: str, atoms: Atoms) -> ForceProvider:
+    from mlff_sim.acceleration import Acceleration
     from mlff_sim.models.mace import load_mace
 
-    return load_mace(argument, atoms)
+    # Compiled after so and so many seconds, a run would not be what it is when it is resumed.
+    return load_mace(argument, atoms, Acceleration(compile=False))
 
 
 def _lj(argument: str, atoms: Atoms) -> ForceProvider:

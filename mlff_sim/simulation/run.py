@@ -79,6 +79,7 @@ class Run:
         self.mollifier = None
         if config.scheme == "mollified":
             self.mollifier = self._mollifier(_relaxed(self.providers["student"], self.atoms.get_positions()))
+            self.providers["student"].reset()
         self.writer = RunWriter(Path(out), self._settings(), self.atoms)
         self.action = self.writer.check(resume)
 
