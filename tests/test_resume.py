@@ -156,7 +156,7 @@ def test_killed_at_every_rename(
     monkeypatch.setattr("mlff_sim.simulation.config.CHECKPOINT_STEPS", 10)
     config = replace(settings, teacher="morse", duration_ps=0.04, friction_per_ps=5.0, scheme=scheme)
     if scheme == "mollified":  # its X-H stretches are the student's, which must have some, and may remember an SCF
-        config = replace(config, student="gfn1-xtb")
+        config = replace(config, teacher="gfn2-xtb", student="gfn1-xtb")
     unbroken = run(config, tmp_path / "unbroken")
     assert not same(unbroken, run(replace(config, seed=4), tmp_path / "other")), "the comparison can fail"
     rename, left = os.replace, 10**9
