@@ -111,7 +111,8 @@ class GraphProvider:
         calls = sum(self.calls.values())
         return {
             "compiled": self._compiled is not None,
-            "because": self._off or ("engaged" if self._compiled else "waiting: it would not have paid yet"),
+            "because": self._off
+            or ("engaged" if self._compiled is not None else "waiting: it would not have paid yet"),
             "compilations": self.compilations,
             "compile_s": self.seconds["compiling"],
             **self.deviation,
@@ -128,9 +129,11 @@ class GraphProvider:
         self.seconds["list"] += time.perf_counter() - start
         if self._wanted(inputs[2].shape[1]):
             self._compile(inputs, positions, cell)
-        way = "compiled" if self._compiled is not None else "eager"
+        # "is not None" throughout: a compiled module of torch 2.13 has no truth value.
+        graph = self._graph if self._compiled is None else self._compiled
+        way = "eager" if self._compiled is None else "compiled"
         start = time.perf_counter()
-        answer = self._evaluate(self._compiled, inputs) if self._compiled else self._evaluate(self._graph, inputs)
+        answer = self._evaluate(graph, inputs)
         self.seconds[way] += time.perf_counter() - start
         self.calls[way] += 1
         return self._answer(*answer, cell)
