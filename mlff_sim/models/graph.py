@@ -87,6 +87,8 @@ class GraphProvider:
         self.reference = np.zeros(len(self.numbers)) if reference is None else np.asarray(reference, dtype=np.float64)
         self.neighbors = NeighborList(self.cutoff, self.acceleration.skin_A)
         self._numbers = torch.from_numpy(self.numbers)
+        if hasattr(self.module, "bind"):
+            self.module.bind(self._numbers)
         self._provenance = dict(provenance or {})
         self._compiled: Graph | None = None
         self._capacity = 0

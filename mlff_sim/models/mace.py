@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mlff_sim.errors import InputError
+from mlff_sim.models.contraction import FoldedContraction
 from mlff_sim.models.graph import GraphProvider
 
 if TYPE_CHECKING:
@@ -37,6 +38,17 @@ class MACEGraph(torch.nn.Module):
         self.model = model
         self.cutoff = float(model.r_max)
         self.register_buffer("elements", model.atomic_numbers.clone().long())
+
+    def bind(self, numbers: Tensor) -> None:
+        """Fold the symmetric contractions for atoms of these atomic numbers (n,), the only ones from now on."""
+        rows = torch.searchsorted(self.elements, numbers)
+        for product in self.model.products:
+            contractions = getattr(product.symmetric_contractions, "contractions", None)
+            if contractions is None:  # another implementation, with kernels of its own
+                continue
+            agnostic = getattr(product, "use_agnostic_product", False)
+            folded = [FoldedContraction(c, torch.zeros_like(rows) if agnostic else rows) for c in contractions]
+            product.symmetric_contractions.contractions = torch.nn.ModuleList(folded)
 
     def forward(self, positions: Tensor, numbers: Tensor, cell: Tensor, pairs: Tensor, images: Tensor) -> Tensor:
         """See `GraphModel`."""
