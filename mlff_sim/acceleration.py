@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mlff_sim.errors import InputError
@@ -10,6 +10,8 @@ from mlff_sim.errors import InputError
 COMPILE_S = 60.0
 """Seconds a compilation is reckoned to take. `compile="auto"` waits until the eager model has cost as much: whenever
 the work ends, no more than twice the best choice was spent (the ski-rental rule)."""
+MODES = ("default", "max-autotune-no-cudagraphs")
+PRECISIONS = ("float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -18,23 +20,80 @@ class Acceleration:
 
     Attributes:
         compile: True at the first evaluation, False never, "auto" once the eager model has cost as much as compiling.
+        compile_mode: "default", or "max-autotune-no-cudagraphs", which tries kernels and takes minutes longer. What it
+            picks can differ from one start to the next, and so the last digits.
+        autocast: None, "bfloat16" or "float16": the precision of large matrix products. They sum in float32; geometry,
+            read-out and everything else stays in float32, energies are added in float64.
+        tf32: on NVIDIA GPUs, allow float32 products of matrices to round their factors to 10 bits.
         skin_A: A, candidate pairs are kept until atoms have moved half of this.
+        static_edges: True pads edges to a fixed number, False compiles for any number, "auto" pads where CUDA graphs,
+            which need it, are asked for.
+        cuda_graphs: replay recorded kernels instead of launching each; needs `compile` and a GPU.
         gate_energy_meV_per_atom: largest deviation from the eager model in the energy of an atom and in the virial.
         gate_force_meV_per_A: largest deviation in any force component.
     """
 
     compile: bool | Literal["auto"] = "auto"
+    compile_mode: str = "default"
+    autocast: Literal["bfloat16", "float16"] | None = None
+    tf32: bool = False
     skin_A: float = 0.5
+    static_edges: bool | Literal["auto"] = "auto"
+    cuda_graphs: bool = False
     gate_energy_meV_per_atom: float = 0.1
     gate_force_meV_per_A: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense."""
-        if self.compile not in (True, False, "auto"):
-            raise InputError(f"compile = {self.compile!r} must be True, False or 'auto'.")
+        for name, allowed in {
+            "compile": (True, False, "auto"),
+            "compile_mode": MODES,
+            "autocast": (None, "bfloat16", "float16"),
+            "tf32": (True, False),
+            "static_edges": (True, False, "auto"),
+            "cuda_graphs": (True, False),
+        }.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} = {getattr(self, name)!r} is unknown; use {_listed(allowed)}.")
         for name in ("skin_A", "gate_energy_meV_per_atom", "gate_force_meV_per_A"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} = {getattr(self, name):g} must not be negative.")
+        if self.cuda_graphs and self.compile is False:
+            raise InputError("cuda_graphs = True needs compile = True or 'auto'.")
+        if self.cuda_graphs and self.static_edges is False:
+            raise InputError("cuda_graphs = True replays fixed shapes: static_edges = False cannot go with it.")
+
+    @property
+    def padded(self) -> bool:
+        """True when edges are padded to a fixed number."""
+        return self.cuda_graphs if self.static_edges == "auto" else self.static_edges
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how precisely a model is evaluated.
+
+    Attributes:
+        device: "cpu", "cuda" or "cuda:1"; "auto" takes a GPU where there is one.
+        dtype: "float32" or "float64", of networks whose file does not say.
+        acceleration: what may be done for speed. Off by default: what decides by the clock cannot be repeated exactly.
+    """
+
+    device: str = "auto"
+    dtype: str = "float32"
+    acceleration: Acceleration = field(default_factory=lambda: Acceleration(compile=False))
+
+    def __post_init__(self) -> None:
+        """Refuse what is unknown; whether there is such a GPU is seen when a model is built."""
+        if self.device not in ("auto", "cpu", "cuda") and not self.device.removeprefix("cuda:").isdigit():
+            raise InputError(f"device '{self.device}' is unknown; use 'auto', 'cpu', 'cuda' or 'cuda:0'.")
+        if self.dtype not in PRECISIONS:
+            raise InputError(f"dtype '{self.dtype}' is unknown; use {_listed(PRECISIONS)}.")
+
+
+def _listed(allowed: tuple[object, ...]) -> str:
+    words = [repr(a) for a in allowed]
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def chosen(acceleration: Acceleration | str) -> Acceleration:

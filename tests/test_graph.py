@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.build import bulk
 from torch import Tensor
 
-from mlff_sim.acceleration import Acceleration, chosen
+from mlff_sim.acceleration import Acceleration, Execution, chosen
 from mlff_sim.errors import InputError
 from mlff_sim.forces import check_provider
 from mlff_sim.models.graph import GraphProvider
@@ -47,8 +47,11 @@ def crystal() -> Atoms:
     return atoms
 
 
-def provider(atoms: Atoms, acceleration: Acceleration = EAGER, **settings: Any) -> GraphProvider:
-    return GraphProvider(Pairs(), atoms.numbers, pbc=tuple(atoms.pbc), acceleration=acceleration, **settings)
+def provider(
+    atoms: Atoms, acceleration: Acceleration = EAGER, dtype: str = "float32", **settings: Any
+) -> GraphProvider:
+    execution = Execution(dtype=dtype, acceleration=acceleration)
+    return GraphProvider(Pairs(), atoms.numbers, pbc=tuple(atoms.pbc), execution=execution, **settings)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -129,7 +132,9 @@ def test_a_model_without_an_envelope_is_not_padded_behind_its_back(
     ethanol: Atoms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Edges beyond the cutoff contribute there, so padding changes the energy; the gate notices (no compiler needed)."""
-    p = GraphProvider(Pairs(envelope=False), ethanol.numbers, acceleration=Acceleration(compile=True))
+    p = GraphProvider(
+        Pairs(envelope=False), ethanol.numbers, execution=Execution(acceleration=Acceleration(compile=True))
+    )
 
     def eager(*tensors: Tensor) -> Any:
         with torch.inference_mode(False), torch.enable_grad():
@@ -184,7 +189,7 @@ def test_the_module_stays_as_it_is(ethanol: Atoms) -> None:
     module = Pairs().double().train()
     weights = [w.clone() for w in module.parameters()]
     single, double = (
-        GraphProvider(module, ethanol.numbers, acceleration=EAGER, dtype=d) for d in ("float32", "float64")
+        GraphProvider(module, ethanol.numbers, execution=Execution(dtype=d)) for d in ("float32", "float64")
     )
     x = ethanol.get_positions()
     assert float(single(x).energy) == pytest.approx(float(double(x).energy), abs=1e-4)
@@ -198,7 +203,7 @@ def test_energies_of_another_shape_are_refused(ethanol: Atoms) -> None:
             return super().forward(*inputs)[:3]
 
     with pytest.raises(InputError, match=r"shape \(3,\)"):
-        GraphProvider(Odd(), ethanol.numbers, acceleration=EAGER)(ethanol.get_positions())
+        GraphProvider(Odd(), ethanol.numbers, execution=Execution())(ethanol.get_positions())
 
 
 def test_a_compiler_that_fails_is_no_end(ethanol: Atoms, monkeypatch: pytest.MonkeyPatch) -> None:

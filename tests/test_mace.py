@@ -14,7 +14,7 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 
-from mlff_sim.acceleration import Acceleration
+from mlff_sim.acceleration import Acceleration, Execution
 from mlff_sim.errors import InputError
 from mlff_sim.models.mace import load_mace
 from mlff_sim.models.registry import load_model
@@ -75,7 +75,7 @@ def theirs(path: Path, atoms: Atoms, dtype: str = "float64") -> Atoms:
 
 
 def test_molecule_in_float64(mace_file: Path, ethanol: Atoms) -> None:
-    model, ref = load_mace(str(mace_file), ethanol, Acceleration(compile=False), "float64"), theirs(mace_file, ethanol)
+    model, ref = load_mace(str(mace_file), ethanol, Execution(dtype="float64")), theirs(mace_file, ethanol)
     answer = model(ethanol.get_positions())
     assert float(answer.energy) == pytest.approx(ref.get_potential_energy(), abs=1e-9)
     np.testing.assert_allclose(answer.forces, ref.get_forces(), atol=1e-11)
@@ -88,7 +88,7 @@ def test_periodic_water_in_float64(mace_file: Path) -> None:
     water = molecule("H2O", cell=[3.1, 3.2, 3.0], pbc=True) * (2, 1, 1)
     water.rattle(0.05, seed=4)
     ref = theirs(mace_file, water)
-    answer = load_mace(str(mace_file), water, Acceleration(compile=False), "float64")(water.positions, water.cell.array)
+    answer = load_mace(str(mace_file), water, Execution(dtype="float64"))(water.positions, water.cell.array)
     assert float(answer.energy) == pytest.approx(ref.get_potential_energy(), abs=1e-9)
     np.testing.assert_allclose(answer.forces, ref.get_forces(), atol=1e-11)
     np.testing.assert_allclose(answer.stress, ref.get_stress(), atol=1e-12)
@@ -100,9 +100,7 @@ def test_float32_keeps_energy_differences(mace_file: Path, ethanol: Atoms) -> No
     x = ethanol.get_positions()
     y = x + 0.002 * np.random.default_rng(0).standard_normal(x.shape)
     single, double = (
-        (lambda m: float(m(y).energy) - float(m(x).energy))(
-            load_mace(str(mace_file), ethanol, Acceleration(compile=False), dtype)
-        )
+        (lambda m: float(m(y).energy) - float(m(x).energy))(load_mace(str(mace_file), ethanol, Execution(dtype=dtype)))
         for dtype in ("float32", "float64")
     )
     assert abs(double) > 1e-5
@@ -111,7 +109,7 @@ def test_float32_keeps_energy_differences(mace_file: Path, ethanol: Atoms) -> No
 
 @pytest.mark.slow
 def test_compiled(mace_file: Path, ethanol: Atoms) -> None:
-    model = load_mace(str(mace_file), ethanol, Acceleration(compile=True))
+    model = load_mace(str(mace_file), ethanol, Execution(acceleration=Acceleration(compile=True)))
     answer = model(ethanol.get_positions())
     assert model.report()["compiled"], model.report()
     reference = theirs(mace_file, ethanol)

@@ -205,7 +205,7 @@ def test_third_party_models_are_found(ethanol: Atoms, tmp_path: Path, monkeypatc
     (tmp_path / "their_models.py").write_text(
         "from mlff_sim.models.analytic import LennardJones\n"
         "from mlff_sim.models.registry import ModelFamily\n"
-        "soft = ModelFamily(lambda argument, atoms: LennardJones(atoms.numbers, float(argument)), 'soft spheres', argument='EPS')\n"
+        "soft = ModelFamily(lambda argument, atoms, execution: LennardJones(atoms.numbers, float(argument)), 'soft spheres', argument='EPS')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     real = registry.entry_points
@@ -233,7 +233,7 @@ def test_a_third_party_that_does_not_import_harms_nobody_else(
 
 def test_a_missing_package_is_named_with_its_extra(ethanol: Atoms, monkeypatch: pytest.MonkeyPatch) -> None:
     family = ModelFamily(
-        lambda argument, atoms: Harmonic(atoms.numbers, [], []),
+        lambda argument, atoms, execution: Harmonic(atoms.numbers, [], []),
         "needs more",
         requires=("no_such_module",),
         extra="more",

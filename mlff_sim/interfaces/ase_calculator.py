@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
-from mlff_sim.acceleration import Acceleration, chosen
+from mlff_sim.acceleration import Acceleration, Execution, chosen
 from mlff_sim.errors import InputError
 from mlff_sim.forces import ForceProvider
 
@@ -32,7 +32,7 @@ class MLFFCalculator(Calculator):
     Args:
         model: a name of the registry ("mace:FILE", "student:FILE", "gfn2-xtb", "ase:package.module:factory"), a
             `torch.nn.Module` with the signature of `mlff_sim.models.graph.GraphModel`, or a `ForceProvider`.
-        device: "cpu", or "auto", which is the same for now.
+        device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one and the model can use it.
         dtype: "float32" or "float64", of a module.
         acceleration: "auto", "none" or an `Acceleration`, for modules and MACE.
         charge: total charge in e, unless `atoms.info["charge"]` says otherwise.
@@ -56,15 +56,11 @@ class MLFFCalculator(Calculator):
     ) -> None:
         """Check the arguments; the model is built at the first evaluation, when the elements are known."""
         super().__init__()  # type: ignore[no-untyped-call]
-        if device not in ("auto", "cpu"):
-            raise InputError(f"device '{device}' is not supported yet; use 'auto' or 'cpu'.")
-        if dtype not in ("float32", "float64"):
-            raise InputError(f"dtype '{dtype}' is unknown; use 'float32' or 'float64'.")
         if isinstance(model, str):
             from mlff_sim.models.registry import resolve
 
             resolve(model)
-        self.model, self.dtype, self.acceleration = model, dtype, chosen(acceleration)
+        self.model, self.execution = model, Execution(device, dtype, chosen(acceleration))
         self.charge, self.spin = whole(charge, "charge"), whole(spin, "spin")
         self.provider: ForceProvider | None = None
         self._last: tuple[Any, ...] | None = None
@@ -167,14 +163,9 @@ class MLFFCalculator(Calculator):
         bound = atoms.copy()
         bound.info["charge"], bound.info["spin"] = self._charge_and_spin(atoms)
         if isinstance(self.model, str):
-            key, _, argument = self.model.partition(":")
-            if key == "mace":
-                from mlff_sim.models.mace import load_mace
-
-                return load_mace(argument, bound, self.acceleration, self.dtype)
             from mlff_sim.models.registry import load_model
 
-            return load_model(self.model, bound)
+            return load_model(self.model, bound, self.execution)
         if isinstance(self.model, ForceProvider):
             if not np.array_equal(self.model.numbers, atoms.numbers):
                 raise InputError("the given provider is bound to other atoms than the structure's.")
@@ -188,6 +179,5 @@ class MLFFCalculator(Calculator):
             self.model,
             atoms.numbers,
             pbc=pbc,
-            acceleration=self.acceleration,
-            dtype=self.dtype,
+            execution=self.execution,
         )

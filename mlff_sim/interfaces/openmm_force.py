@@ -31,8 +31,9 @@ class ModelCall:
         self.atoms = Atoms(numbers=numbers, positions=np.zeros((len(numbers), 3)), pbc=periodic)
         self.settings = {
             "model": calculator.model,
-            "dtype": calculator.dtype,
-            "acceleration": calculator.acceleration,
+            "device": calculator.execution.device,
+            "dtype": calculator.execution.dtype,
+            "acceleration": calculator.execution.acceleration,
             "charge": calculator.charge,
             "spin": calculator.spin,
         }

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlff_sim.acceleration import COMPILE_S, Acceleration
+from mlff_sim.acceleration import COMPILE_S, Execution
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, Evaluation
 from mlff_sim.neighbors import NeighborList
@@ -56,8 +56,7 @@ class GraphProvider:
         module: a `torch.nn.Module` as described by `GraphModel`.
         numbers: atomic numbers, shape (n,).
         pbc: periodic directions.
-        acceleration: what may be done for speed.
-        dtype: "float32" or "float64", of the network. Positions are centred, and energies summed, in float64.
+        execution: device, precision and acceleration; positions are centred, and energies summed, in float64.
         reference: eV, energies of the isolated atoms, shape (n,), added in float64; None if the module adds its own.
         name, provenance: for the record of a run.
     """
@@ -71,15 +70,15 @@ class GraphProvider:
         numbers: Array | NDArray[np.int64],
         *,
         pbc: tuple[bool, ...] = (False, False, False),
-        acceleration: Acceleration | None = None,
-        dtype: str = "float32",
+        execution: Execution | None = None,
         reference: Array | None = None,
         name: str = "module",
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         """Bind; nothing is evaluated or compiled yet."""
-        self.name, self.dtype, self.acceleration = name, dtype, acceleration or Acceleration()
-        self._dtype: torch.dtype = getattr(torch, dtype)
+        execution = execution or Execution()
+        self.name, self.dtype, self.acceleration = name, execution.dtype, execution.acceleration
+        self._dtype: torch.dtype = getattr(torch, self.dtype)
         self.module = copy.deepcopy(module).eval().requires_grad_(False).to(self._dtype)  # the caller's stays as it is
         self.cutoff: float | None = float(module.cutoff)  # type: ignore[arg-type]
         self.numbers = np.asarray(numbers, dtype=np.int64)

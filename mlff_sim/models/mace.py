@@ -20,7 +20,7 @@ from mlff_sim.models.graph import GraphProvider
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from mlff_sim.acceleration import Acceleration
+    from mlff_sim.acceleration import Execution
 
 
 class MACEGraph(torch.nn.Module):
@@ -86,16 +86,13 @@ def _quiet_and_unchanged() -> Iterator[None]:
                 os.environ.pop(name, None)
 
 
-def load_mace(
-    path: str, atoms: Atoms, acceleration: Acceleration | None = None, dtype: str = "float32"
-) -> GraphProvider:
+def load_mace(path: str, atoms: Atoms, execution: Execution | None = None) -> GraphProvider:
     """Load a MACE file, which is a pickle and can run code: only for files whose origin you trust.
 
     Args:
         path: what MACE's training wrote (`*.model`).
         atoms: the structure to bind to.
-        acceleration: what may be done for speed.
-        dtype: "float32" or "float64".
+        execution: device, precision and acceleration.
 
     Raises:
         InputError: no such file, no MACE model, an element it does not know, or several heads.
@@ -130,8 +127,7 @@ def load_mace(
         MACEGraph(model),
         atoms.numbers,
         pbc=tuple(bool(p) for p in atoms.pbc),
-        acceleration=acceleration,
-        dtype=dtype,
+        execution=execution,
         reference=isolated[[known.index(z) for z in atoms.numbers.tolist()]],
         name=f"mace:{path}",
         provenance={"sha256": hashlib.sha256(data).hexdigest()},

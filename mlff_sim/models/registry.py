@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
+from mlff_sim.acceleration import Execution
 from mlff_sim.errors import InputError, MissingExtra
 from mlff_sim.forces import ForceProvider
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 GROUP = "mlff_sim.models"
+Build = Callable[[str, "Atoms", Execution], ForceProvider]
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class ModelFamily:
     """A kind of model that can be asked for by name.
 
     Attributes:
-        build: makes a provider from the argument after the colon (empty without one) and the structure.
+        build: makes a provider from the argument after the colon (empty without one), the structure, and where and how
+            precisely to evaluate; what is no torch model has no use for the last.
         summary: one line for `mlff-sim models`.
         argument: what follows the colon, for the listing, or empty.
         role: "teacher", "student" or "test".
@@ -35,7 +38,7 @@ class ModelFamily:
         fault: why its entry point cannot be loaded, or empty.
     """
 
-    build: Callable[[str, Atoms], ForceProvider]
+    build: Build
     summary: str
     argument: str = ""
     role: str = "teacher"
@@ -67,7 +70,7 @@ def _load(point: EntryPoint) -> ModelFamily:
     return family
 
 
-def _unusable(argument: str, atoms: Atoms) -> ForceProvider:
+def _unusable(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     raise AssertionError("resolve() refuses a family with a fault")
 
 
@@ -96,22 +99,24 @@ def usage(key: str, family: ModelFamily) -> str:
     return f"{key}:{family.argument}" if family.argument else key
 
 
-def load_model(name: str, atoms: Atoms) -> ForceProvider:
+def load_model(name: str, atoms: Atoms, execution: Execution | None = None) -> ForceProvider:
     """Build the provider called `name`, bound to the species of `atoms`.
 
     Args:
         name: e.g. "gfn2-xtb", "student:FILE", "ase:package.module:factory".
         atoms: the structure; charge and multiplicity are read from `atoms.info["charge"]` and `["spin"]`.
+        execution: device, precision and acceleration of torch models; by default a plain evaluation, which is the
+            same at every start.
 
     Raises:
         InputError: unknown model, unusable argument, or a structure the model cannot describe.
     """
     family, argument = resolve(name)
-    return family.build(argument, atoms)
+    return family.build(argument, atoms, execution or Execution())
 
 
-def _xtb(method: str) -> Callable[[str, Atoms], ForceProvider]:
-    def build(argument: str, atoms: Atoms) -> ForceProvider:
+def _xtb(method: str) -> Build:
+    def build(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
         from mlff_sim.models.xtb import XTB
 
         if atoms.pbc.any():
@@ -123,7 +128,7 @@ def _xtb(method: str) -> Callable[[str, Atoms], ForceProvider]:
     return build
 
 
-def _student(argument: str, atoms: Atoms) -> ForceProvider:
+def _student(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     from mlff_sim.models.checkpoint import load_student, read_record
     from mlff_sim.models.shipped import student_path
 
@@ -156,33 +161,31 @@ def check_species(numbers: list[int], atoms: Atoms, path: str) -> None:
     )
 
 
-def _ase(argument: str, atoms: Atoms) -> ForceProvider:
+def _ase(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     from mlff_sim.models.ase_backed import from_name
 
     return from_name(argument, atoms)
 
 
-def _mace(argument: str, atoms: Atoms) -> ForceProvider:
-    from mlff_sim.acceleration import Acceleration
+def _mace(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     from mlff_sim.models.mace import load_mace
 
-    # Compiled after so and so many seconds, a run would not be what it is when it is resumed.
-    return load_mace(argument, atoms, Acceleration(compile=False))
+    return load_mace(argument, atoms, execution)
 
 
-def _lj(argument: str, atoms: Atoms) -> ForceProvider:
+def _lj(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     from mlff_sim.models.analytic import LennardJones
 
     return LennardJones(atoms.numbers)
 
 
-def _harmonic(argument: str, atoms: Atoms) -> ForceProvider:
+def _harmonic(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     from mlff_sim.models.analytic import Harmonic, bonded
 
     return bonded(Harmonic, atoms)
 
 
-def _morse(argument: str, atoms: Atoms) -> ForceProvider:
+def _morse(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     from mlff_sim.models.analytic import Morse, bonded
 
     return bonded(Morse, atoms)
