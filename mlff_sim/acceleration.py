@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mlff_sim.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 COMPILE_S = 60.0
 """Seconds a compilation is reckoned to take. `compile="auto"` waits until the eager model has cost as much: whenever
@@ -109,3 +112,20 @@ def chosen(acceleration: Acceleration | str) -> Acceleration:
     if acceleration == "none":
         return Acceleration(compile=False)
     raise InputError(f"acceleration '{acceleration}' is unknown; use 'auto', 'none' or an Acceleration(...).")
+
+
+def usable(device: str) -> torch.device:
+    """The device for a word: "auto" is a GPU where there is one.
+
+    Raises:
+        InputError: there is no such GPU.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    if device == "auto":
+        return torch.device("cuda" if count else "cpu")
+    found = torch.device(device)
+    if found.type == "cuda" and (found.index or 0) >= count:
+        raise InputError(f"device '{device}' is asked for, and PyTorch sees {count} GPUs here; use 'cpu' or 'auto'.")
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -68,10 +68,17 @@ def evaluate(provider: ForceProvider, positions: Array, cell: Array | None = Non
     """Evaluate positions of shape (replicas, atoms, 3), looping where the provider cannot batch."""
     if provider.batched:
         return provider(positions, cell)
-    results = [provider(x, cell) for x in positions]
+    return stacked([provider(x, cell) for x in positions])
+
+
+def stacked(results: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation of replicas from one of each; stress and energies by atom where all have them."""
+    stress, atomic = [r.stress for r in results], [r.atomic_energies for r in results]
     return Evaluation(
         energy=np.array([float(r.energy) for r in results]),
         forces=np.stack([r.forces for r in results]),
+        stress=np.stack([s for s in stress if s is not None]) if all(s is not None for s in stress) else None,
+        atomic_energies=np.stack([e for e in atomic if e is not None]) if all(e is not None for e in atomic) else None,
     )
 
 

@@ -44,7 +44,7 @@ class NeighborList:
         if any(pbc):
             d += self._images @ h
         near = np.einsum("ei,ei->e", d, d) < self.cutoff**2
-        return self._pairs[:, near], self._images[near]
+        return np.ascontiguousarray(self._pairs[:, near]), self._images[near]
 
     def _stale(self, x: Array, h: Array, pbc: tuple[bool, ...]) -> bool:
         if self._where is None or self._where[0].shape != x.shape or self._where[2] != pbc:

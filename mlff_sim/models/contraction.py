@@ -30,6 +30,9 @@ class FoldedContraction(torch.nn.Module):
         rows: of each atom, the row of its element in the model's table, shape (n,).
     """
 
+    order: Tensor
+    inverse: Tensor
+
     def __init__(self, contraction: Any, rows: Tensor) -> None:
         """Fold the constants of the elements in `rows`."""
         super().__init__()
@@ -49,23 +52,28 @@ class FoldedContraction(torch.nn.Module):
             self.degrees.append(nu)
 
     def forward(self, x: Tensor, attributes: Tensor | None = None) -> Tensor:
-        """Features (n, channels, i) to products (n, channels * w); the elements are known and need no attributes."""
-        fixed = x.detach()[self.order]
+        """Features (n, channels, i) to products (n, channels * w); the elements are known and need no attributes.
+
+        Several structures of the known composition may follow each other.
+        """
+        n = len(self.order)
+        copies = len(x) // n
+        fixed = x.detach().reshape(copies, n, *x.shape[1:])[:, self.order].permute(2, 1, 0, 3)  # channel, atom, copy, i
         value: Tensor | float = 0.0
         slope: Tensor | float = 0.0
         for nu in self.degrees:
             table, factors = getattr(self, f"table_{nu}"), getattr(self, f"factors_{nu}")
-            monomials = fixed.new_ones(*fixed.shape[:2], 1)
+            monomials = fixed.new_ones(*fixed.shape[:3], 1)
             if nu > 1:
-                monomials = fixed[:, :, factors[0]]
+                monomials = fixed[..., factors[0]]
                 for row in factors[1:]:
-                    monomials = monomials * fixed[:, :, row]
+                    monomials = monomials * fixed[..., row]
             parts = [
-                torch.bmm(m.transpose(0, 1), t)  # channels as the batch
-                for m, t in zip(monomials.split(self.sizes), table, strict=True)
+                torch.bmm(m.flatten(1, 2), t)  # one product of matrices for each channel
+                for m, t in zip(monomials.split(self.sizes, 1), table, strict=True)
             ]
-            y = torch.cat(parts, 1).transpose(0, 1)[self.inverse]
-            y = y.reshape(*y.shape[:2], self.equivariance, self.features)
+            y = torch.cat(parts, 1).reshape(len(fixed), n, copies, self.equivariance, self.features)
+            y = y[:, self.inverse].permute(2, 1, 0, 3, 4).flatten(0, 1)  # copy and atom, channel, w, i
             value, slope = value + y, slope + nu * y
         x = x[:, :, None]
         still = x.detach()

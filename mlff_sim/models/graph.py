@@ -1,17 +1,15 @@
 """Trained graph networks as force providers: any module (positions, numbers, cell, edge_index, edge_shift) -> energy.
 
-Energy, forces and stress come from one backward pass. To compile it, energy and gradient are traced together into one
-flat graph (`make_fx`), for edges padded to a fixed number so that shapes never change; padding edges are longer than
-the cutoff, where the model's envelope is zero. Whether it is, and whether the compiled graph computes the same, is not
-assumed but measured on the user's own frame: the gate.
+Energy, forces and stress come from one backward pass, which `compiled.py` makes faster. Graphs are compiled for any
+number of edges, or for edges padded to a fixed number; padding edges are longer than the cutoff, where the model's
+envelope is zero. Whether it is, the gate of `compiled.py` measures.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,17 +17,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlff_sim.acceleration import COMPILE_S, Execution
+from mlff_sim.acceleration import Execution, usable
 from mlff_sim.errors import InputError
-from mlff_sim.forces import Array, Evaluation
+from mlff_sim.forces import Array, Evaluation, stacked
+from mlff_sim.models.compiled import Accelerated, Ragged, Tensors
+from mlff_sim.models.graph_batch import (
+    BACKWARD,
+    Graph,
+    ManyEnergiesAndGradients,
+    bytes_kept,
+    free_bytes,
+    in_parts,
+    padded,
+    side_by_side,
+)
 from mlff_sim.neighbors import NeighborList
 
-HEADROOM = 1.15
-"""Padded edges over edges present when a graph is compiled; more edges than that and it is compiled anew."""
 JITTER_A = 0.02
 """Random displacement of the second frame the gate looks at."""
-
-Graph = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 class GraphModel(Protocol):
@@ -49,6 +54,38 @@ class GraphModel(Protocol):
         """Energy in eV, shape () or (n,)."""
 
 
+def voigt(virial: Tensor, cell: Array) -> Array:
+    """Stress in eV/A^3, order xx yy zz yz xz xy, from dE/dstrain (3, 3) in eV."""
+    w: Array = virial.double().numpy() / abs(np.linalg.det(cell))
+    return (0.5 * (w + w.T))[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+
+
+class EnergyAndGradient(torch.nn.Module):
+    """Energies in float64, forces and, if `strained`, dE/dstrain of a graph model, by one backward pass."""
+
+    numbers: Tensor
+
+    def __init__(self, module: torch.nn.Module, numbers: Tensor, strained: bool) -> None:
+        """Bind a module to atomic numbers (n,)."""
+        super().__init__()
+        self.module, self.strained = module, strained
+        self.register_buffer("numbers", numbers, persistent=False)
+
+    def forward(self, x: Tensor, box: Tensor, pairs: Tensor, images: Tensor) -> Tensors:
+        """Energies (n,) or (), forces (n, 3) and, if strained, dE/dstrain (3, 3)."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            if not self.strained:
+                energy = self.module(x, self.numbers, box, pairs, images).double()
+                (gradient,) = torch.autograd.grad(energy.sum(), (x,))
+                return energy.detach(), -gradient
+            strain = x.new_zeros(3, 3).requires_grad_(True)
+            deform = torch.eye(3, dtype=x.dtype, device=x.device) + strain
+            energy = self.module(x @ deform, self.numbers, box @ deform, pairs, images).double()
+            gradient, virial = torch.autograd.grad(energy.sum(), (x, strain))
+            return energy.detach(), -gradient, virial
+
+
 class GraphProvider:
     """A graph network bound to one composition, the `ForceProvider` of trained MLFFs.
 
@@ -59,10 +96,13 @@ class GraphProvider:
         execution: device, precision and acceleration; positions are centred, and energies summed, in float64.
         reference: eV, energies of the isolated atoms, shape (n,), added in float64; None if the module adds its own.
         name, provenance: for the record of a run.
+
+    Attributes:
+        memory_GB: what one call on a batch may take; None for half of what is free.
     """
 
     conservative = True
-    batched = False
+    batched = True
 
     def __init__(
         self,
@@ -79,23 +119,30 @@ class GraphProvider:
         execution = execution or Execution()
         self.name, self.dtype, self.acceleration = name, execution.dtype, execution.acceleration
         self._dtype: torch.dtype = getattr(torch, self.dtype)
-        self.module = copy.deepcopy(module).eval().requires_grad_(False).to(self._dtype)  # the caller's stays as it is
+        self.device = usable(execution.device)
+        # A copy: the caller's module stays as it is.
+        self.module = copy.deepcopy(module).eval().requires_grad_(False).to(self.device, self._dtype)
         self.cutoff: float | None = float(module.cutoff)  # type: ignore[arg-type]
         self.numbers = np.asarray(numbers, dtype=np.int64)
         self.pbc = tuple(bool(p) for p in pbc)
         self.reference = np.zeros(len(self.numbers)) if reference is None else np.asarray(reference, dtype=np.float64)
-        self.neighbors = NeighborList(self.cutoff, self.acceleration.skin_A)
-        self._numbers = torch.from_numpy(self.numbers)
-        if hasattr(self.module, "bind"):
-            self.module.bind(self._numbers)
+        self.lists = [NeighborList(self.cutoff, self.acceleration.skin_A)]
+        self.memory_GB: float | None = None
+        self._many: dict[int, Accelerated] = {}
+        self._loops = False
+        self._bytes = 0
         self._provenance = dict(provenance or {})
-        self._compiled: Graph | None = None
-        self._capacity = 0
-        self._off = "" if self.acceleration.compile else "compile = False"
-        self.compilations = 0
-        self.deviation: dict[str, float] = {}
-        self.seconds = dict.fromkeys(("list", "eager", "compiled", "compiling"), 0.0)
-        self.calls = dict.fromkeys(("eager", "compiled"), 0)
+        z = torch.from_numpy(self.numbers).to(self.device)
+        if hasattr(self.module, "bind"):
+            self.module.bind(z)  # type: ignore[operator]
+        self.function = Accelerated(
+            EnergyAndGradient(self.module, z, all(self.pbc)),
+            self.acceleration,
+            name,
+            len(self.numbers),
+            Ragged(lambda inputs: inputs[2].shape[1], self._padded),
+        )
+        self.seconds = dict.fromkeys(("list", "transfer", "total"), 0.0)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -103,152 +150,152 @@ class GraphProvider:
         return {"name": self.name, "dtype": self.dtype, **self._provenance}
 
     def reset(self) -> None:
-        """Forget the neighbour list: its pairs are right at any age, but their order, and so rounding, has a history."""
-        self.neighbors.forget()
+        """Forget neighbour lists: their pairs are right at any age, but their order, and so rounding, has a history."""
+        for neighbors in self.lists:
+            neighbors.forget()
 
     def report(self) -> dict[str, Any]:
-        """What engaged, what it deviates by, and where time went."""
-        ms = {f"{k}_ms": 1e3 * self.seconds[k] / n for k, n in self.calls.items() if n}
-        calls = sum(self.calls.values())
+        """What engaged, what it deviates by, and where time went: ms per call for list, transfer and model."""
+        f = self.function
+        calls = max(1, sum(f.calls.values()))
+        model = f.seconds["eager"] + f.seconds["accelerated"]
         return {
-            "compiled": self._compiled is not None,
-            "because": self._off
-            or ("engaged" if self._compiled is not None else "waiting: it would not have paid yet"),
-            "compilations": self.compilations,
-            "compile_s": self.seconds["compiling"],
-            **self.deviation,
-            **ms,
-            "list_ms": 1e3 * self.seconds["list"] / calls if calls else 0.0,
-            "list_rebuilds": self.neighbors.rebuilds,
-            "padded_edges": self._capacity,
+            **f.report(),
+            "list_ms": 1e3 * self.seconds["list"] / calls,
+            "transfer_ms": 1e3 * self.seconds["transfer"] / calls,
+            "model_ms": 1e3 * model / calls,
+            "list_rebuilds": sum(n.rebuilds for n in self.lists),
+            "device": str(self.device),
         }
 
     def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
-        """Evaluate positions of shape (n, 3) and, if periodic, a cell (3, 3); stress is there if all is periodic."""
-        start = time.perf_counter()
+        """Evaluate positions of shape (n, 3) or (replicas, n, 3); stress is there if all directions are periodic.
+
+        The cell has shape (3, 3) or, for replicas, (replicas, 3, 3); molecules need none.
+        """
+        if positions.ndim == 3:
+            return self._replicas(positions, cell)
         inputs = self._inputs(positions, cell)
-        self.seconds["list"] += time.perf_counter() - start
-        if self._wanted(inputs[2].shape[1]):
-            self._compile(inputs, positions, cell)
-        # "is not None" throughout: a compiled module of torch 2.13 has no truth value.
-        graph = self._graph if self._compiled is None else self._compiled
-        way = "eager" if self._compiled is None else "compiled"
+
+        def frames() -> list[Tensors]:
+            shaken = positions + JITTER_A * np.random.default_rng(0).standard_normal(positions.shape)
+            return [inputs, self._inputs(shaken, cell)]
+
+        answer = self.function(inputs, frames)
         start = time.perf_counter()
-        answer = self._evaluate(graph, inputs)
-        self.seconds[way] += time.perf_counter() - start
-        self.calls[way] += 1
-        return self._answer(*answer, cell)
+        evaluation = self._answer(*(t.cpu() for t in answer), cell=cell)
+        self.seconds["transfer"] += time.perf_counter() - start
+        return evaluation
 
     # From positions to tensors, and back.
 
-    def _inputs(self, positions: Array, cell: Array | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        pairs, images = self.neighbors(positions, cell, self.pbc)
+    def _inputs(self, positions: Array, cell: Array | None) -> Tensors:
+        start = time.perf_counter()
+        pairs, images = self.lists[0](positions, cell, self.pbc)
+        found = time.perf_counter()
         x = positions - positions.mean(axis=0)  # float32 has its finest steps near the origin
         assert self.cutoff is not None
-        box = cell if cell is not None and any(self.pbc) else 2 * self.cutoff * np.eye(3)
-        return (
-            torch.from_numpy(x).to(self._dtype),
-            torch.from_numpy(np.array(box, dtype=np.float64)).to(self._dtype),
-            torch.from_numpy(pairs),
-            torch.from_numpy(images).to(self._dtype),
+        box = np.array(cell) if cell is not None and any(self.pbc) else 2 * self.cutoff * np.eye(3)
+        inputs = (
+            torch.from_numpy(x).to(self.device, self._dtype),
+            torch.from_numpy(box).to(self.device, self._dtype),
+            torch.from_numpy(pairs).to(self.device),
+            torch.from_numpy(images).to(self.device, self._dtype),
         )
+        self.seconds["list"] += found - start
+        self.seconds["transfer"] += time.perf_counter() - found
+        return inputs
 
-    def _padded(self, inputs: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Edges up to the capacity: from atom 0 to an image of itself that is farther away than the cutoff."""
+    def _padded(self, inputs: Tensors, length: int) -> Tensors:
+        """Edges up to a number: from atom 0 to an image of itself that is farther away than the cutoff."""
         x, box, pairs, images = inputs
-        missing = self._capacity - pairs.shape[1]
+        missing = length - pairs.shape[1]
         assert self.cutoff is not None
-        far = torch.zeros(missing, 3, dtype=images.dtype)
+        far = images.new_zeros(missing, 3)
         lengths = box.norm(dim=1)
         longest = int(lengths.argmax())
         far[:, longest] = float(np.ceil(2 * self.cutoff / float(lengths[longest])))
         return x, box, torch.cat([pairs, pairs.new_zeros(2, missing)], 1), torch.cat([images, far])
 
-    def _answer(self, atomic: Tensor, forces: Tensor, virial: Tensor, cell: Array | None) -> Evaluation:
+    def _answer(
+        self, atomic: Tensor, forces: Tensor, virial: Tensor | None = None, *, cell: Array | None
+    ) -> Evaluation:
         if atomic.shape not in ((), (1,), (len(self.numbers),)):
             raise InputError(f"{self.name} returned energies of shape {tuple(atomic.shape)}; () or (n,) is expected.")
         by_atom = atomic.shape == (len(self.numbers),)
         energy = atomic.numpy().sum() + self.reference.sum()
-        stress = None
-        if all(self.pbc) and cell is not None:
-            w = virial.double().numpy() / abs(np.linalg.det(cell))
-            w = 0.5 * (w + w.T)
-            stress = w[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        stress = None if virial is None or cell is None else voigt(virial, cell)
         energies = atomic.numpy() + self.reference if by_atom else None
         return Evaluation(np.array(energy), forces.double().numpy(), stress, energies)
 
-    # The function, eager and compiled.
+    # Replicas in one call.
 
-    def _graph(self, x: Tensor, box: Tensor, pairs: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies (n,) or () in float64, forces (n, 3) and dE/dstrain (3, 3)."""
-        x = x.detach().requires_grad_(True)
-        strain = torch.zeros(3, 3, dtype=x.dtype).requires_grad_(True)
-        deform = torch.eye(3, dtype=x.dtype) + strain
-        energy = self.module(x @ deform, self._numbers, box @ deform, pairs, images).double()
-        gradient, virial = torch.autograd.grad(energy.sum(), (x, strain))
-        return energy.detach(), -gradient, virial
-
-    def _evaluate(self, graph: Graph, inputs: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        if graph == self._graph:
-            return graph(*inputs)
-        with torch.inference_mode():
-            return graph(*self._padded(inputs))
-
-    def _wanted(self, edges: int) -> bool:
-        """True when a graph for so many edges should be compiled now."""
-        if self._off:
-            return False
-        if self._compiled is not None:
-            return edges > self._capacity
-        return self.acceleration.compile is True or self.seconds["eager"] > COMPILE_S
-
-    def _compile(self, inputs: tuple[Tensor, Tensor, Tensor, Tensor], positions: Array, cell: Array | None) -> None:
-        """Compile for a new capacity and pass the gate, or stay eager for good."""
+    def _replicas(self, positions: Array, cell: Array | None) -> Evaluation:
+        count, n = positions.shape[:2]
+        cells: list[Array | None] = [None] * count
+        if cell is not None and any(self.pbc):
+            cells = list(np.broadcast_to(cell, (count, 3, 3)))
+        if count == 1 or self._loops:
+            return stacked([self(x, h) for x, h in zip(positions, cells, strict=True)])
         start = time.perf_counter()
-        self._capacity = int(HEADROOM * inputs[2].shape[1]) + 8
-        try:
-            graph = self._built(self._padded(inputs))
-            self._off = self._gate(graph, inputs, positions, cell)
-        except Exception as error:  # whatever a compiler fails with, the eager model still works
-            graph, self._off = self._graph, f"compilation failed ({type(error).__name__}: {error})".split("\n")[0]
-        self.compilations += 1
-        self._compiled = None if self._off else graph
-        self.seconds["compiling"] += time.perf_counter() - start
-        if self._off:
-            warnings.warn(f"{self.name} runs without compilation: {self._off}.", stacklevel=4)
+        assert self.cutoff is not None
+        while len(self.lists) < count:
+            self.lists.append(NeighborList(self.cutoff, self.acceleration.skin_A))
+        graphs = [self._as_graph(k, x, h) for k, (x, h) in enumerate(zip(positions, cells, strict=True))]
+        self.seconds["list"] += time.perf_counter() - start
+        if not self._bytes:
+            inputs, numbers, owner = side_by_side(graphs[:1], self.device, self._dtype)
+            first = ManyEnergiesAndGradients(self.module, numbers, owner)
+            answer = first(*inputs)
+            # Energies by atom are needed, and a module that does not mind how cells are handed over.
+            self._loops = answer[0].shape != (n,) or not self._same(answer, positions[0], cells[0])
+            self._bytes = BACKWARD * bytes_kept(first, inputs)
+            if self._loops:
+                return self._replicas(positions, cell)
+        limit = (0.5 * free_bytes(self.device) if self.memory_GB is None else 1e9 * self.memory_GB) / self._bytes
+        jobs = list(zip(graphs, cells, strict=True))
+        return stacked(in_parts(jobs, [1.0] * count, max(1.0, limit), self._side_by_side))
 
-    def _built(self, inputs: tuple[Tensor, Tensor, Tensor, Tensor]) -> Graph:
-        from torch.fx.experimental.proxy_tensor import make_fx
+    def _as_graph(self, k: int, x: Array, cell: Array | None) -> Graph:
+        pairs, images = self.lists[k](x, cell, self.pbc)
+        return Graph(self.numbers, x, pairs, np.zeros((pairs.shape[1], 3)) if cell is None else images @ cell)
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's compiler warns about its own internals on first use
-            flat = make_fx(lambda *tensors: self._graph(*tensors))(*inputs)  # of a method it would count self
-            graph: Graph = torch.compile(flat, dynamic=False, fullgraph=True)
-            with torch.inference_mode():
-                graph(*inputs)
-        return graph
+    def _same(self, answer: Tensors, positions: Array, cell: Array | None) -> bool:
+        """True if the module does not mind how cells are handed over in a batch."""
+        alone, tolerance = self(positions, cell), 1e-4 if self.dtype == "float32" else 1e-8
+        return bool(np.abs(alone.forces - answer[1].cpu().double().numpy()).max() < tolerance)
 
-    def _gate(
-        self, graph: Graph, inputs: tuple[Tensor, Tensor, Tensor, Tensor], positions: Array, cell: Array | None
-    ) -> str:
-        """Compare with the eager model on this frame and a jittered one; returns what is wrong, or nothing.
-
-        Held to the limit per atom: the energy of every atom (of all, for a model that gives no more) and the virial.
-        """
-        shaken = positions + JITTER_A * np.random.default_rng(0).standard_normal(positions.shape)
-        energies, forces = [0.0], [0.0]
-        for frame in (inputs, self._inputs(shaken, cell)):
-            if frame[2].shape[1] > self._capacity:
-                continue
-            (e0, f0, v0), (e1, f1, v1) = self._evaluate(self._graph, frame), self._evaluate(graph, frame)
-            energies += [1e3 * float((e1 - e0).abs().max()), 1e3 * float((v1 - v0).abs().max()) / len(self.numbers)]
-            forces.append(1e3 * float((f1 - f0).abs().max()))
-        energy, force = float(np.max(energies)), float(np.max(forces))  # a NaN stays one, and fails below
-        self.deviation = {"energy_deviation_meV_per_atom": energy, "force_deviation_meV_per_A": force}
-        a = self.acceleration
-        if not (energy <= a.gate_energy_meV_per_atom and force <= a.gate_force_meV_per_A):
-            return (
-                f"it differs from the eager model by {energy:.3g} meV/atom and {force:.3g} meV/A, "
-                f"and {a.gate_energy_meV_per_atom:g} and {a.gate_force_meV_per_A:g} are allowed"
+    def _side_by_side(self, jobs: Sequence[tuple[Graph, Array | None]]) -> list[Evaluation]:
+        """Evaluate structures of this composition in one call."""
+        start = time.perf_counter()
+        graphs = [g for g, _ in jobs]
+        inputs, numbers, owner = side_by_side(graphs, self.device, self._dtype)
+        self.seconds["transfer"] += time.perf_counter() - start
+        assert self.cutoff is not None
+        cutoff = self.cutoff
+        if len(jobs) not in self._many:
+            self._many[len(jobs)] = Accelerated(
+                ManyEnergiesAndGradients(self.module, numbers, owner),
+                self.acceleration,
+                f"{self.name} ({len(jobs)} structures in a call)",
+                len(self.numbers) * len(jobs),
+                Ragged(lambda inputs: inputs[1].shape[1], lambda inputs, length: padded(inputs, length, cutoff)),
             )
-        return ""
+
+        def frames() -> list[Tensors]:
+            rng = np.random.default_rng(0)
+            shaken = []
+            for g, h in jobs:
+                x = g.positions + JITTER_A * rng.standard_normal(g.positions.shape)
+                pairs, images = NeighborList(cutoff, 0.0)(x, h, self.pbc)
+                shaken.append(Graph(g.numbers, x, pairs, np.zeros((pairs.shape[1], 3)) if h is None else images @ h))
+            return [inputs, side_by_side(shaken, self.device, self._dtype)[0]]
+
+        atomic, forces, virial = (t.cpu() for t in self._many[len(jobs)](inputs, frames))
+        start, n = time.perf_counter(), len(self.numbers)
+        answers = [
+            self._answer(atomic[k * n : (k + 1) * n], forces[k * n : (k + 1) * n], w if all(self.pbc) else None, cell=h)
+            for k, (w, (_, h)) in enumerate(zip(virial, jobs, strict=True))
+        ]
+        self.seconds["transfer"] += time.perf_counter() - start
+        return answers

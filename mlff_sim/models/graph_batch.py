@@ -1,0 +1,154 @@
+"""Several structures in one call of a graph network: side by side, with edges within each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlff_sim.forces import Array
+from mlff_sim.models.compiled import Tensors
+
+Item = TypeVar("Item")
+BACKWARD = 2
+"""Memory of a call over what its forward pass keeps: the backward pass forms gradients of about as much."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One structure with its pairs.
+
+    Attributes:
+        numbers: atomic numbers, shape (n,).
+        positions: A, shape (n, 3).
+        pairs: indices (2, E).
+        vectors: A, what is added to x_j - x_i, shape (E, 3).
+    """
+
+    numbers: NDArray[np.int64]
+    positions: Array
+    pairs: NDArray[np.int64]
+    vectors: Array
+
+
+class ManyEnergiesAndGradients(torch.nn.Module):
+    """Energies in float64, forces and dE/dstrain of each of several structures, by one backward pass.
+
+    The module sees one large molecule in a cell of 1 A and edge shifts in A, which is right for modules that use the
+    cell for the vectors of pairs only.
+    """
+
+    numbers: Tensor
+    owner: Tensor
+
+    def __init__(self, module: torch.nn.Module, numbers: Tensor, owner: Tensor) -> None:
+        """Bind a module to atomic numbers (N,) of atoms that belong to structures `owner` (N,), 0 ... R - 1."""
+        super().__init__()
+        self.module, self.count = module, int(owner[-1]) + 1
+        self.register_buffer("numbers", numbers, persistent=False)
+        self.register_buffer("owner", owner, persistent=False)
+
+    def forward(self, x: Tensor, pairs: Tensor, vectors: Tensor) -> Tensors:
+        """Energies (N,), forces (N, 3) and dE/dstrain (R, 3, 3)."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            strain = x.new_zeros(self.count, 3, 3).requires_grad_(True)
+            deformed = x + (x[:, :, None] * strain[self.owner]).sum(1)
+            shifts = vectors + (vectors[:, :, None] * strain[self.owner[pairs[0]]]).sum(1)
+            box = torch.eye(3, dtype=x.dtype, device=x.device)
+            energy = self.module(deformed, self.numbers, box, pairs, shifts).double()
+            gradient, virial = torch.autograd.grad(energy.sum(), (x, strain))
+            return energy.detach(), -gradient, virial
+
+
+def side_by_side(graphs: Sequence[Graph], device: torch.device, dtype: torch.dtype) -> tuple[Tensors, Tensor, Tensor]:
+    """Inputs (x, pairs, vectors), numbers and owners of structures as one."""
+    starts = np.cumsum([0, *(len(g.numbers) for g in graphs)])
+    x = np.concatenate([g.positions - g.positions.mean(axis=0) for g in graphs])
+    pairs = np.concatenate([g.pairs + s for g, s in zip(graphs, starts[:-1], strict=True)], axis=1)
+    vectors = np.concatenate([g.vectors for g in graphs])
+    numbers = torch.from_numpy(np.concatenate([g.numbers for g in graphs])).to(device)
+    owner = torch.repeat_interleave(torch.tensor([len(g.numbers) for g in graphs])).to(device)
+    inputs = (
+        torch.from_numpy(x).to(device, dtype),
+        torch.from_numpy(pairs).to(device),
+        torch.from_numpy(vectors).to(device, dtype),
+    )
+    return inputs, numbers, owner
+
+
+def padded(inputs: Tensors, length: int, cutoff: float) -> Tensors:
+    """Edges up to a number, from atom 0 to itself and longer than the cutoff."""
+    x, pairs, vectors = inputs
+    missing = length - pairs.shape[1]
+    far = vectors.new_zeros(missing, 3)
+    far[:, 0] = 2 * cutoff
+    return x, torch.cat([pairs, pairs.new_zeros(2, missing)], 1), torch.cat([vectors, far])
+
+
+def bytes_kept(module: torch.nn.Module, inputs: Tensors) -> int:
+    """Memory that the forward pass keeps for the backward one: what limits how much fits into one call."""
+    kept: dict[int, int] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        module(*inputs)
+    return sum(kept.values())
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as f:  # counts what the kernel would give back; sysconf does not
+            return next(1024 * int(line.split()[1]) for line in f if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def in_parts(
+    items: Sequence[Item], sizes: Sequence[float], limit: float, call: Callable[[Sequence[Item]], Sequence[Any]]
+) -> list[Any]:
+    """Results of calls on consecutive items whose sizes add up to a limit at most (one item at least).
+
+    A call that runs out of memory is repeated in halves.
+    """
+    results: list[Any] = []
+    for part in _parts(sizes, limit):
+        results += _halving(items[part], call)
+    return results
+
+
+def _parts(sizes: Sequence[float], limit: float) -> Iterator[slice]:
+    """As few parts as the limit allows, of about the same size."""
+    count = max(1, int(np.ceil(sum(sizes) / limit)))
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        before = ends[start - 1] if start else 0.0
+        share = min(limit, (ends[-1] - before) / max(1, count))
+        stop = max(start + 1, int(np.searchsorted(ends, before + share * (1 + 1e-9), side="right")))
+        yield slice(start, stop)
+        start, count = stop, count - 1
+
+
+def _halving(items: Sequence[Item], call: Callable[[Sequence[Item]], Sequence[Any]]) -> Sequence[Any]:
+    try:
+        return call(items)
+    except (torch.OutOfMemoryError, MemoryError):
+        if len(items) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(items) // 2
+    return [*_halving(items[:half], call), *_halving(items[half:], call)]
