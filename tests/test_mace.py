@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from ase.build import molecule
 
 from mlff_sim.acceleration import Acceleration, Execution
 from mlff_sim.errors import InputError
+from mlff_sim.models import compiled as compiled_module
+from mlff_sim.models.contraction import FoldedContraction
 from mlff_sim.models.mace import load_mace
 from mlff_sim.models.registry import load_model
 
@@ -25,7 +28,7 @@ ELEMENTS = [1, 6, 8]
 
 @pytest.fixture(scope="session", params=["ScaleShiftMACE", "MACE"])
 def mace_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A MACE of two layers with random weights, in float64, of either class."""
+    """A MACE of two layers with random weights, in float64, of either class; products up to three-fold and vectors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mace import modules  # first: it makes e3nn's constants loadable
@@ -46,13 +49,13 @@ def mace_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
                 interaction_cls_first=modules.interaction_classes["RealAgnosticInteractionBlock"],
                 num_interactions=2,
                 num_elements=len(ELEMENTS),
-                hidden_irreps=o3.Irreps("8x0e"),
+                hidden_irreps=o3.Irreps("4x0e + 4x1o" if scale else "8x0e"),
                 MLP_irreps=o3.Irreps("4x0e"),
                 gate=torch.nn.functional.silu,
                 atomic_energies=np.array([-13.0, -1030.0, -2040.0]),
                 avg_num_neighbors=6.0,
                 atomic_numbers=ELEMENTS,
-                correlation=2,
+                correlation=3 if scale else 2,
                 radial_type="bessel",
                 **scale,
             )
@@ -98,7 +101,7 @@ def test_periodic_water_in_float64(mace_file: Path) -> None:
 def test_float32_keeps_energy_differences(mace_file: Path, ethanol: Atoms) -> None:
     """Near -4200 eV a float32 has steps of 0.5 meV; the isolated atoms are added in float64, so ours are finer."""
     x = ethanol.get_positions()
-    y = x + 0.002 * np.random.default_rng(0).standard_normal(x.shape)
+    y = x + 0.01 * np.random.default_rng(0).standard_normal(x.shape)
     single, double = (
         (lambda m: float(m(y).energy) - float(m(x).energy))(load_mace(str(mace_file), ethanol, Execution(dtype=dtype)))
         for dtype in ("float32", "float64")
@@ -107,13 +110,53 @@ def test_float32_keeps_energy_differences(mace_file: Path, ethanol: Atoms) -> No
     assert single == pytest.approx(double, abs=5e-6)
 
 
+def test_contractions_are_folded_and_take_any_power(mace_file: Path) -> None:
+    """Scaled features: a contraction is a polynomial, so its value and gradient must follow MACE's own at every scale."""
+    module = torch.load(mace_file, weights_only=False)
+    for product in module.products:
+        for contraction in product.symmetric_contractions.contractions:
+            rows = torch.tensor([2, 0, 1, 0])
+            ell = contraction.U_tensors(1).shape[-2]
+            features = torch.randn(4, contraction.num_features, ell, dtype=torch.float64)
+            one_hot = torch.eye(3, dtype=torch.float64)[rows]
+            folded = FoldedContraction(contraction, rows)
+            for scale in (0.1, 1.0, 7.0):
+                answers = []
+                for call in (partial(contraction, y=one_hot), folded):
+                    x = (scale * features).requires_grad_(True)
+                    y = call(x)
+                    answers += [y.detach(), torch.autograd.grad(y.square().sum(), x)[0]]
+                torch.testing.assert_close(answers[2], answers[0], rtol=1e-10, atol=1e-12)
+                torch.testing.assert_close(answers[3], answers[1], rtol=1e-10, atol=1e-12)
+
+
+def test_the_flat_graph_is_for_any_number_of_edges(
+    mace_file: Path, ethanol: Atoms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TorchScript inside, sizes freed: bent, stretched and torn apart, one graph and the answers of the module."""
+    monkeypatch.setattr(compiled_module, "compiled", lambda flat, inputs, options: flat)
+    x, execution = ethanol.get_positions(), Execution(dtype="float64", acceleration=Acceleration(compile=True))
+    fast, slow = (load_mace(str(mace_file), ethanol, e) for e in (execution, Execution(dtype="float64")))
+    for scale in (1.0, 0.9, 1.4, 5.0):
+        a, b = fast(scale * x), slow(scale * x)
+        assert float(a.energy) == pytest.approx(float(b.energy), abs=1e-9)
+        np.testing.assert_allclose(a.forces, b.forces, atol=1e-10)
+    assert fast.report()["compiled"] and fast.function.compilations == 1
+    many = slow(np.stack([x, 0.9 * x, 1.4 * x]))
+    np.testing.assert_allclose(many.forces[1], slow(0.9 * x).forces, atol=1e-10)
+    assert not slow._loops
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("mace_file", ["MACE"], indirect=True)  # one compilation; the other's graph is tested above
 def test_compiled(mace_file: Path, ethanol: Atoms) -> None:
     model = load_mace(str(mace_file), ethanol, Execution(acceleration=Acceleration(compile=True)))
-    answer = model(ethanol.get_positions())
-    assert model.report()["compiled"], model.report()
-    reference = theirs(mace_file, ethanol)
-    assert np.abs(answer.forces - reference.get_forces()).max() < 1e-3  # the gate's 1 meV/A
+    for scale in (1.0, 0.95):
+        ethanol.positions *= scale
+        answer = model(ethanol.get_positions())
+        reference = theirs(mace_file, ethanol)
+        assert np.abs(answer.forces - reference.get_forces()).max() < 1e-3  # the gate's 1 meV/A
+    assert model.report()["compiled"] and model.report()["compilations"] == 1, model.report()
 
 
 def test_loading_leaves_the_process_as_it_was(mace_file: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from mlff_sim.errors import InputError
 
 if TYPE_CHECKING:
+    from mlff_sim.acceleration import Execution
     from mlff_sim.models.student import Student
 
 FORMAT = "mlff-sim-student"
@@ -88,7 +89,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     return record
 
 
-def load_student(path: str | Path) -> Student:
+def load_student(path: str | Path, execution: Execution | None = None) -> Student:
     """Load a student written by `save_student`. No code from the file is run.
 
     Raises:
@@ -109,4 +110,6 @@ def load_student(path: str | Path) -> Student:
     if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
         raise InputError(f"student file '{path}' is corrupted (weights that are not finite).")
     record["sha256"] = sha256(path)
-    return Student(network, np.array(record["numbers"]), record["energy_shift_eV"], record, name=f"student:{path}")
+    return Student(
+        network, np.array(record["numbers"]), record["energy_shift_eV"], record, f"student:{path}", execution
+    )

@@ -27,6 +27,8 @@ HEADROOM = 1.1
 """Padded length over the length present, where lengths are fixed; more than that and the graph is compiled anew."""
 FOLD_BYTES = 2**26
 """Constants larger than this are not formed ahead."""
+JITTER_A = 0.02
+"""Random displacement of the second frame the gate looks at."""
 LARGE = 8
 """Products of matrices are lowered to 16 bits if no dimension is smaller: geometry has 3, a read-out 1."""
 
@@ -66,6 +68,7 @@ class Accelerated:
         name: of the model, for the warning.
         n_atoms: whom an energy for all is shared by.
         ragged: for inputs of varying length.
+        replicas: True where energies (replicas,) are those of whole structures.
         off: why nothing is accelerated, or empty.
         seconds, calls: spent in "eager" and "accelerated" calls, and on "compiling".
         deviation: the largest the gate has seen.
@@ -77,12 +80,13 @@ class Accelerated:
     name: str
     n_atoms: int
     ragged: Ragged | None = None
+    replicas: bool = False
     off: str = ""
     compilations: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("eager", "accelerated", "compiling"), 0.0))
     calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("eager", "accelerated"), 0))
     deviation: dict[str, float] = field(default_factory=dict)
-    _ready: dict[tuple[int, ...], _Ready] = field(default_factory=dict)
+    _ready: dict[torch.Size, _Ready] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Say at once if nothing is asked for."""
@@ -92,18 +96,18 @@ class Accelerated:
 
     def __call__(self, inputs: Tensors, frames: Callable[[], list[Tensors]]) -> Tensors:
         """Evaluate; `frames` gives the inputs that the gate compares on, when something new is about to be used."""
-        key = tuple(inputs[0].shape)
-        if self._wanted(key, inputs):
+        key = inputs[0].shape
+        if not self.off and self._wanted(key, inputs):
             self._prepare(key, inputs, frames)
         ready = self._ready.get(key)
         start = time.perf_counter()
         if ready is None or ready.graph is None:
-            way, answer = "eager", self.module(*inputs)
+            way, answer = "eager", tuple(self.module(*inputs))
         else:
             way, answer = "accelerated", self._fast(ready, inputs)
         self.seconds[way] += time.perf_counter() - start
         self.calls[way] += 1
-        return tuple(answer)
+        return answer
 
     def report(self) -> dict[str, Any]:
         """What engaged, why or why not, and what it cost and deviates by."""
@@ -121,10 +125,8 @@ class Accelerated:
             "padded_edges": max((r.capacity for r in self._ready.values()), default=0),
         }
 
-    def _wanted(self, key: tuple[int, ...], inputs: Tensors) -> bool:
+    def _wanted(self, key: torch.Size, inputs: Tensors) -> bool:
         """True when a graph for such inputs should be built now."""
-        if self.off:
-            return False
         ready = self._ready.get(key)
         if ready is not None:
             return bool(ready.capacity and self.ragged and self.ragged.length(inputs) > ready.capacity)
@@ -132,7 +134,7 @@ class Accelerated:
             return self.seconds["eager"] > COMPILE_S * (1 + len(self._ready))
         return True
 
-    def _prepare(self, key: tuple[int, ...], inputs: Tensors, frames: Callable[[], list[Tensors]]) -> None:
+    def _prepare(self, key: torch.Size, inputs: Tensors, frames: Callable[[], list[Tensors]]) -> None:
         """Build a graph and pass the gate, or stay with the module for good."""
         start = time.perf_counter()
         ready = _Ready(None)
@@ -152,12 +154,20 @@ class Accelerated:
         self.seconds["compiling"] += time.perf_counter() - start
 
     def _shaped(self, ready: _Ready, inputs: Tensors) -> Tensors:
-        return self.ragged.pad(inputs, ready.capacity) if self.ragged and ready.capacity else inputs
+        if self.ragged is None:
+            return inputs
+        # A graph for any length is one for two or more: compilers take none and one for special.
+        length = ready.capacity or max(2, self.ragged.length(inputs))
+        return inputs if length == self.ragged.length(inputs) else self.ragged.pad(inputs, length)
 
     def _fast(self, ready: _Ready, inputs: Tensors) -> Tensors:
         assert ready.graph is not None
-        with torch.inference_mode(), _tf32(self.acceleration.tf32):
-            return ready.graph(*self._shaped(ready, inputs))
+        inputs = self._shaped(ready, inputs)
+        if self.acceleration.tf32:
+            with torch.no_grad(), _tf32(True):
+                return tuple(ready.graph(*inputs))
+        with torch.no_grad():
+            return tuple(ready.graph(*inputs))
 
     def built(self, inputs: Tensors) -> Call:
         """The accelerated form for inputs like these."""
@@ -174,7 +184,8 @@ class Accelerated:
             if not a.compile:
                 return flat
             options: dict[str, Any] = dict(torch._inductor.list_mode_options(a.compile_mode) or {})
-            options["triton.cudagraphs"] = a.cuda_graphs
+            # Inputs are made by the provider, always alike; checking their strides takes a fifth of a small student.
+            options |= {"triton.cudagraphs": a.cuda_graphs, "size_asserts": False}
             with torch.inference_mode():
                 return compiled(flat, inputs, options)
 
@@ -188,7 +199,7 @@ class Accelerated:
             if ready.capacity and self.ragged and self.ragged.length(frame) > ready.capacity:
                 continue
             right, fast = self.module(*frame), self._fast(ready, frame)
-            share = 1 if right[0].ndim and len(right[0]) == self.n_atoms else self.n_atoms
+            share = self.n_atoms if self.replicas or right[0].numel() == 1 else 1
             energies.append(1e3 * _distance(right[0], fast[0]) / share)
             forces.append(1e3 * _distance(right[1], fast[1]))
             energies += [1e3 * _distance(r, f) / self.n_atoms for r, f in zip(right[2:], fast[2:], strict=True)]
@@ -261,7 +272,7 @@ def compiled(flat: GraphModule, inputs: Tensors, options: dict[str, Any]) -> Cal
     stand_ins = [n.meta["val"] for n in nodes if n.op == "placeholder"]
     symbolic = any(not isinstance(size, int) for v in stand_ins for size in v.shape)
     for node in nodes:
-        if "val" in node.meta:
+        if symbolic and "val" in node.meta:
             node.meta["example_value"] = node.meta["val"]  # where the compiler looks for symbolic sizes
     graph: Call = standalone_compile(
         flat,

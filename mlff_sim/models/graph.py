@@ -20,7 +20,7 @@ from torch import Tensor
 from mlff_sim.acceleration import Execution, usable
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, Evaluation, stacked
-from mlff_sim.models.compiled import Accelerated, Ragged, Tensors
+from mlff_sim.models.compiled import JITTER_A, Accelerated, Ragged, Tensors
 from mlff_sim.models.graph_batch import (
     BACKWARD,
     Graph,
@@ -32,9 +32,6 @@ from mlff_sim.models.graph_batch import (
     side_by_side,
 )
 from mlff_sim.neighbors import NeighborList
-
-JITTER_A = 0.02
-"""Random displacement of the second frame the gate looks at."""
 
 
 class GraphModel(Protocol):

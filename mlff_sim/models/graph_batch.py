@@ -16,8 +16,9 @@ from mlff_sim.forces import Array
 from mlff_sim.models.compiled import Tensors
 
 Item = TypeVar("Item")
-BACKWARD = 2
-"""Memory of a call over what its forward pass keeps: the backward pass forms gradients of about as much."""
+BACKWARD = 4
+"""Memory of a call over what its forward pass is seen to keep. The backward pass forms gradients of about as much, and
+TorchScript keeps some unseen; a MACE on water took 1.6 times twice what was seen."""
 
 
 @dataclass(frozen=True)
@@ -131,16 +132,12 @@ def in_parts(
 
 
 def _parts(sizes: Sequence[float], limit: float) -> Iterator[slice]:
-    """As few parts as the limit allows, of about the same size."""
-    count = max(1, int(np.ceil(sum(sizes) / limit)))
-    ends = np.cumsum(sizes)
-    start = 0
+    start, ends = 0, np.cumsum(sizes)
     while start < len(sizes):
         before = ends[start - 1] if start else 0.0
-        share = min(limit, (ends[-1] - before) / max(1, count))
-        stop = max(start + 1, int(np.searchsorted(ends, before + share * (1 + 1e-9), side="right")))
+        stop = max(start + 1, int(np.searchsorted(ends, before + limit, side="right")))
         yield slice(start, stop)
-        start, count = stop, count - 1
+        start = stop
 
 
 def _halving(items: Sequence[Item], call: Callable[[Sequence[Item]], Sequence[Any]]) -> Sequence[Any]:

@@ -134,7 +134,7 @@ def _student(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider
 
     path = student_path(argument)
     check_species(read_record(path)["numbers"], atoms, argument)
-    return load_student(path)
+    return load_student(path, execution)
 
 
 def check_species(numbers: list[int], atoms: Atoms, path: str) -> None:

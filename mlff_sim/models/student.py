@@ -22,8 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from mlff_sim.acceleration import Execution, usable
 from mlff_sim.forces import Array, Evaluation
+from mlff_sim.models.compiled import JITTER_A, Accelerated, Tensors
 
 
 class InverseDistanceNet(nn.Module):
@@ -86,7 +89,7 @@ class InverseDistanceNet(nn.Module):
         times, times_transposed = _times, _times_transposed
         if self.autocast:
             times, times_transposed = _times_bf16, _times_transposed_bf16
-        elif len(d) == 1 and torch.compiler.is_compiling():
+        elif len(d) == 1 and _compiling():
             times, times_transposed = _times_one, _times_one_transposed
         hidden, head = self._linear()
         slopes = []
@@ -102,6 +105,11 @@ class InverseDistanceNet(nn.Module):
         g = times_transposed(g, hidden[0].weight) * (self.energy_scale / self.scale)  # dE/dq
         # dE/dx_i = sum_j dE/dq_ij * (-q_ij^3) (x_i - x_j), hence the force:
         return energy, torch.matmul(self.incidence, (g * q**3)[..., None] * d)
+
+
+def _compiling() -> bool:
+    """True while the network is traced for a compiler."""
+    return torch.compiler.is_compiling() or get_proxy_mode() is not None
 
 
 def _times(h: Tensor, weight: Tensor) -> Tensor:
@@ -154,13 +162,16 @@ class Student:
         energy_shift: float,
         record: Mapping[str, Any],
         name: str = "student",
+        execution: Execution | None = None,
     ) -> None:
-        """Bind a network to atomic numbers (n,) and the energy shift E0 in eV."""
-        self.name, self.record = name, dict(record)
-        self.network = network.eval().requires_grad_(False)
+        """Bind a network to atomic numbers (n,) and the energy shift E0 in eV; its precision is its file's."""
+        execution = execution or Execution(device="cpu")
+        self.name, self.record, self.device = name, dict(record), usable(execution.device)
+        self.network = network.eval().requires_grad_(False).to(self.device)
         self.numbers = np.asarray(numbers, dtype=np.int64)
         self.energy_shift = float(energy_shift)
         self.dtype = str(network.mean.dtype).removeprefix("torch.")
+        self.function = Accelerated(self.network, execution.acceleration, name, len(self.numbers), replicas=True)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -172,8 +183,20 @@ class Student:
 
     def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
         """Evaluate positions of shape (n, 3) or (replicas, n, 3)."""
-        x = torch.from_numpy(np.ascontiguousarray(positions))
-        with torch.inference_mode():
-            energy, forces = self.network(x if x.ndim == 3 else x[None])
-        e, f = energy.double().numpy() + self.energy_shift, forces.double().numpy()
+        x = torch.from_numpy(np.ascontiguousarray(positions)).to(self.device)
+        inputs = (x if x.ndim == 3 else x[None],)
+
+        def frames() -> list[Tensors]:
+            shaken = JITTER_A * torch.from_numpy(np.random.default_rng(0).standard_normal(inputs[0].shape))
+            return [inputs, (inputs[0] + shaken.to(self.device),)]
+
+        energy, forces = self.function(inputs, frames)
+        e = energy.cpu().numpy().astype(np.float64) + self.energy_shift
+        f = forces.cpu().numpy().astype(np.float64)
         return Evaluation(e, f) if x.ndim == 3 else Evaluation(e[0], f[0])
+
+    def report(self) -> dict[str, Any]:
+        """What engaged, by how much it deviates, and what a call costs."""
+        calls = self.function.calls.values()
+        model = self.function.seconds["eager"] + self.function.seconds["accelerated"]
+        return {**self.function.report(), "model_ms": 1e3 * model / max(1, sum(calls)), "device": str(self.device)}
