@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlff_sim.forces import Evaluation, ForceProvider, check_provider
     from mlff_sim.interfaces.ase_calculator import MLFFCalculator
     from mlff_sim.interfaces.openmm_force import openmm_force
+    from mlff_sim.models.batch import evaluate_batch
     from mlff_sim.models.registry import load_model
     from mlff_sim.report import validate
     from mlff_sim.simulation import RunConfig, run
@@ -27,6 +28,7 @@ _HOME = {
     "Evaluation": "forces",
     "ForceProvider": "forces",
     "check_provider": "forces",
+    "evaluate_batch": "models.batch",
     "load_model": "models.registry",
     "validate": "report",
     "RunConfig": "simulation",
@@ -44,6 +46,7 @@ __all__ = [
     "SimulationStopped",
     "__version__",
     "check_provider",
+    "evaluate_batch",
     "load_model",
     "openmm_force",
     "read_structure",

@@ -162,22 +162,6 @@ class MLFFCalculator(Calculator):
     def _bind(self, atoms: Atoms) -> ForceProvider:
         bound = atoms.copy()
         bound.info["charge"], bound.info["spin"] = self._charge_and_spin(atoms)
-        if isinstance(self.model, str):
-            from mlff_sim.models.registry import load_model
+        from mlff_sim.models.registry import bind
 
-            return load_model(self.model, bound, self.execution)
-        if isinstance(self.model, ForceProvider):
-            if not np.array_equal(self.model.numbers, atoms.numbers):
-                raise InputError("the given provider is bound to other atoms than the structure's.")
-            return self.model
-        from mlff_sim.models.graph import GraphProvider
-
-        if not hasattr(self.model, "cutoff"):
-            raise InputError(f"a {type(self.model).__name__} needs an attribute `cutoff` in A to be used as a model.")
-        pbc = tuple(bool(p) for p in atoms.pbc)
-        return GraphProvider(
-            self.model,
-            atoms.numbers,
-            pbc=pbc,
-            execution=self.execution,
-        )
+        return bind(self.model, bound, self.execution)

@@ -30,26 +30,32 @@ class FoldedContraction(torch.nn.Module):
         rows: of each atom, the row of its element in the model's table, shape (n,).
     """
 
+    present: Tensor
     order: Tensor
     inverse: Tensor
 
     def __init__(self, contraction: Any, rows: Tensor) -> None:
         """Fold the constants of the elements in `rows`."""
         super().__init__()
-        present, sizes = torch.unique(rows, return_counts=True)
-        self.sizes: list[int] = sizes.tolist()
+        for name in ("order", "inverse"):
+            self.register_buffer(name, None, persistent=False)
         self.degrees: list[int] = []
-        order = torch.argsort(rows, stable=True)
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("inverse", torch.argsort(order), persistent=False)
+        self.register_buffer("present", torch.unique(rows), persistent=False)
         top = contraction.correlation
         for nu in range(top, 0, -1):
             w = contraction.weights_max if nu == top else contraction.weights[top - 1 - nu]
-            table, factors = _folded(contraction.U_tensors(nu), w[present], nu)
+            table, factors = _folded(contraction.U_tensors(nu), w[self.present], nu)
             self.equivariance, self.features = table.shape[3] // factors.ell, factors.ell
             self.register_buffer(f"table_{nu}", table, persistent=False)
-            self.register_buffer(f"factors_{nu}", factors.index, persistent=False)
+            self.register_buffer(f"factors_{nu}", factors.index.to(rows.device), persistent=False)
             self.degrees.append(nu)
+        self.group(rows)
+
+    def group(self, rows: Tensor) -> None:
+        """Turn to other atoms of elements that are known already."""
+        self.sizes: list[int] = [int((rows == row).sum()) for row in self.present]
+        self.order = torch.argsort(rows, stable=True)
+        self.inverse = torch.argsort(self.order)
 
     def forward(self, x: Tensor, attributes: Tensor | None = None) -> Tensor:
         """Features (n, channels, i) to products (n, channels * w); the elements are known and need no attributes.

@@ -57,6 +57,15 @@ def voigt(virial: Tensor, cell: Array) -> Array:
     return (0.5 * (w + w.T))[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
 
 
+def _evaluation(
+    atomic: Tensor, forces: Tensor, virial: Tensor | None, cell: Array | None, reference: Array
+) -> Evaluation:
+    energies = atomic.numpy() + reference if atomic.shape == reference.shape else None
+    energy = np.array(atomic.numpy().sum() + reference.sum())
+    stress = None if virial is None or cell is None else voigt(virial, cell)
+    return Evaluation(energy, forces.double().numpy(), stress, energies)
+
+
 class EnergyAndGradient(torch.nn.Module):
     """Energies in float64, forces and, if `strained`, dE/dstrain of a graph model, by one backward pass."""
 
@@ -219,11 +228,7 @@ class GraphProvider:
     ) -> Evaluation:
         if atomic.shape not in ((), (1,), (len(self.numbers),)):
             raise InputError(f"{self.name} returned energies of shape {tuple(atomic.shape)}; () or (n,) is expected.")
-        by_atom = atomic.shape == (len(self.numbers),)
-        energy = atomic.numpy().sum() + self.reference.sum()
-        stress = None if virial is None or cell is None else voigt(virial, cell)
-        energies = atomic.numpy() + self.reference if by_atom else None
-        return Evaluation(np.array(energy), forces.double().numpy(), stress, energies)
+        return _evaluation(atomic, forces, virial, cell, self.reference)
 
     # Replicas in one call.
 
@@ -249,9 +254,51 @@ class GraphProvider:
             self._bytes = BACKWARD * bytes_kept(first, inputs)
             if self._loops:
                 return self._replicas(positions, cell)
-        limit = (0.5 * free_bytes(self.device) if self.memory_GB is None else 1e9 * self.memory_GB) / self._bytes
+        limit = self._budget() / self._bytes
         jobs = list(zip(graphs, cells, strict=True))
         return stacked(in_parts(jobs, [1.0] * count, max(1.0, limit), self._side_by_side))
+
+    def each(self, structures: Sequence[tuple[NDArray[np.int64], Array, Array | None]]) -> list[Evaluation]:
+        """Structures (numbers, positions, cell) of several compositions, of elements this one is bound to."""
+        assert self.cutoff is not None
+        by_element = dict(zip(self.numbers.tolist(), self.reference.tolist(), strict=True))
+        graphs = []
+        for z, x, h in structures:
+            pairs, images = NeighborList(self.cutoff, 0.0)(x, h, self.pbc)
+            graphs.append(
+                Graph(z.astype(np.int64), x, pairs, np.zeros((pairs.shape[1], 3)) if h is None else images @ h)
+            )
+
+        def together(jobs: Sequence[tuple[Graph, Array | None]]) -> list[Evaluation]:
+            inputs, numbers, owner = side_by_side([g for g, _ in jobs], self.device, self._dtype)
+            if hasattr(self.module, "bind"):
+                self.module.bind(numbers)  # type: ignore[operator]
+            atomic, forces, virial = (t.cpu() for t in ManyEnergiesAndGradients(self.module, numbers, owner)(*inputs))
+            if atomic.shape != (len(numbers),):
+                raise InputError(f"{self.name} gives no energies by atom, which a batch of several compositions needs.")
+            answers, start = [], 0
+            for (g, h), w in zip(jobs, virial, strict=True):
+                here = slice(start, start + len(g.numbers))
+                reference = np.array([by_element[z] for z in g.numbers.tolist()])
+                answers.append(_evaluation(atomic[here], forces[here], w if all(self.pbc) else None, h, reference))
+                start = here.stop
+            return answers
+
+        sizes = [float(len(g.numbers) + g.pairs.shape[1]) for g in graphs]
+        inputs, numbers, owner = side_by_side(graphs[:1], self.device, self._dtype)
+        if hasattr(self.module, "bind"):
+            self.module.bind(numbers)  # type: ignore[operator]
+        kept = BACKWARD * bytes_kept(ManyEnergiesAndGradients(self.module, numbers, owner), inputs)
+        jobs = list(zip(graphs, (h for _, _, h in structures), strict=True))
+        try:
+            return in_parts(jobs, sizes, self._budget() / kept * sizes[0], together)
+        finally:
+            if hasattr(self.module, "bind"):
+                self.module.bind(self.function.module.numbers)  # type: ignore[operator]
+
+    def _budget(self) -> float:
+        """Bytes that one call may take."""
+        return 0.5 * free_bytes(self.device) if self.memory_GB is None else 1e9 * self.memory_GB
 
     def _as_graph(self, k: int, x: Array, cell: Array | None) -> Graph:
         pairs, images = self.lists[k](x, cell, self.pbc)

@@ -40,15 +40,18 @@ class MACEGraph(torch.nn.Module):
         self.register_buffer("elements", model.atomic_numbers.clone().long())
 
     def bind(self, numbers: Tensor) -> None:
-        """Fold the symmetric contractions for atoms of these atomic numbers (n,), the only ones from now on."""
-        rows = torch.searchsorted(self.elements, numbers)
+        """Fold the symmetric contractions for atoms of these atomic numbers (n,); later for others of their elements."""
+        rows = torch.eq(numbers[:, None], self.elements).long().argmax(1)
         for product in self.model.products:
             contractions = getattr(product.symmetric_contractions, "contractions", None)
             if contractions is None:  # another implementation, with kernels of its own
                 continue
-            agnostic = getattr(product, "use_agnostic_product", False)
-            folded = [FoldedContraction(c, torch.zeros_like(rows) if agnostic else rows) for c in contractions]
-            product.symmetric_contractions.contractions = torch.nn.ModuleList(folded)
+            mine = torch.zeros_like(rows) if getattr(product, "use_agnostic_product", False) else rows
+            for k, c in enumerate(contractions):
+                if isinstance(c, FoldedContraction):
+                    c.group(mine)
+                else:
+                    contractions[k] = FoldedContraction(c, mine)
 
     def forward(self, positions: Tensor, numbers: Tensor, cell: Tensor, pairs: Tensor, images: Tensor) -> Tensor:
         """See `GraphModel`."""
@@ -62,9 +65,9 @@ class MACEGraph(torch.nn.Module):
                 "shifts": images @ cell,
                 "unit_shifts": images,
                 "cell": cell,
-                "batch": torch.zeros(n, dtype=torch.long),
-                "ptr": torch.tensor([0, n]),
-                "head": torch.zeros(1, dtype=torch.long),
+                "batch": numbers.new_zeros(n),
+                "ptr": torch.tensor([0, n], device=numbers.device),
+                "head": numbers.new_zeros(1),
             },
             compute_force=False,
         )

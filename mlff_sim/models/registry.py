@@ -10,7 +10,9 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mlff_sim.acceleration import Execution
 from mlff_sim.errors import InputError, MissingExtra
@@ -113,6 +115,25 @@ def load_model(name: str, atoms: Atoms, execution: Execution | None = None) -> F
     """
     family, argument = resolve(name)
     return family.build(argument, atoms, execution or Execution())
+
+
+def bind(model: Any, atoms: Atoms, execution: Execution | None = None) -> ForceProvider:
+    """The provider for a structure: of a name, of a module with the signature of `GraphModel`, or one that is given.
+
+    Raises:
+        InputError: as `load_model`; a module without a cutoff; a provider of other atoms.
+    """
+    if isinstance(model, str):
+        return load_model(model, atoms, execution)
+    if isinstance(model, ForceProvider):
+        if not np.array_equal(model.numbers, atoms.numbers):
+            raise InputError("the given provider is bound to other atoms than the structure's.")
+        return model
+    from mlff_sim.models.graph import GraphProvider
+
+    if not hasattr(model, "cutoff"):
+        raise InputError(f"a {type(model).__name__} needs an attribute `cutoff` in A to be used as a model.")
+    return GraphProvider(model, atoms.numbers, pbc=tuple(bool(p) for p in atoms.pbc), execution=execution)
 
 
 def _xtb(method: str) -> Build:

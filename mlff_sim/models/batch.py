@@ -1,0 +1,93 @@
+"""Many structures in as few calls as memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlff_sim.acceleration import Acceleration, Execution, chosen
+from mlff_sim.errors import InputError
+from mlff_sim.forces import Evaluation, evaluate
+from mlff_sim.models.graph import GraphProvider
+from mlff_sim.models.registry import bind
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+def evaluate_batch(
+    model: Any,
+    structures: Sequence[Atoms],
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    acceleration: Acceleration | str = "none",
+    memory_GB: float | None = None,
+) -> list[Evaluation]:
+    """Energy, forces, stress and energies by atom of many structures, in their order.
+
+    Structures of one composition are replicas, which students and graph networks take in one call. Graph networks take
+    different compositions in one call as well. Other models are called in a loop.
+
+    Args:
+        model: as for `MLFFCalculator`.
+        structures: of any sizes and cells; charge and multiplicity are read from `atoms.info`.
+        device: as for `MLFFCalculator`.
+        dtype: as for `MLFFCalculator`.
+        acceleration: as for `MLFFCalculator`, for replicas; calls that mix compositions are not compiled. Off by
+            default: compiling takes longer than most batches.
+        memory_GB: what one call may take, and more structures than that are split; by default half of what is free.
+
+    Raises:
+        InputError: a structure the model cannot describe; it is named by its index.
+    """
+    execution = Execution(device, dtype, chosen(acceleration))
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for k, atoms in enumerate(structures):
+        if not np.isfinite(atoms.positions).all():
+            raise InputError(f"structure {k} has a position that is not a finite number.")
+        info = (atoms.info.get("charge", 0), atoms.info.get("spin", 1))
+        groups.setdefault((atoms.numbers.tobytes(), tuple(atoms.pbc.tolist()), *info), []).append(k)
+    if len(groups) > 1 and not isinstance(model, str) and hasattr(model, "numbers"):
+        raise InputError("a model that is bound to one composition cannot evaluate several; give its name or module.")
+    mixed = _mixed(model, structures, execution, memory_GB) if len(groups) > 1 else None
+    if mixed is not None:
+        return mixed
+    answers: dict[int, Evaluation] = {}
+    for members in groups.values():
+        first = structures[members[0]]
+        try:
+            provider = bind(model, first, execution)
+        except InputError as error:
+            raise InputError(f"structure {members[0]}: {error}") from error
+        if hasattr(provider, "memory_GB"):
+            provider.memory_GB = memory_GB
+        cells = np.stack([structures[k].cell.array for k in members]) if first.pbc.any() else None
+        x = np.stack([structures[k].positions for k in members])
+        together = evaluate(provider, x, cells)
+        for k, index in enumerate(members):
+            parts = (together.stress, together.atomic_energies)
+            answers[index] = Evaluation(
+                together.energy[k], together.forces[k], *(None if p is None else p[k] for p in parts)
+            )
+    return [answers[k] for k in range(len(structures))]
+
+
+def _mixed(
+    model: Any, structures: Sequence[Atoms], execution: Execution, memory_GB: float | None
+) -> list[Evaluation] | None:
+    """Different compositions side by side, where the model is a graph network; None otherwise."""
+    from ase import Atoms
+
+    pbc = structures[0].pbc
+    if any((atoms.pbc != pbc).any() for atoms in structures):
+        return None
+    if not isinstance(bind(model, structures[0], execution), GraphProvider):
+        return None
+    everything = Atoms(numbers=np.concatenate([a.numbers for a in structures]), pbc=pbc, cell=structures[0].cell)
+    provider = bind(model, everything, execution)
+    assert isinstance(provider, GraphProvider)
+    provider.memory_GB = memory_GB
+    return provider.each([(a.numbers, a.positions, a.cell.array if pbc.any() else None) for a in structures])
