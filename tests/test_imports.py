@@ -27,6 +27,7 @@ FLOORS = {
     "integrators": 3,
     "runfolder": 3,
     "simulation": 3,
+    "benchmark": 4,
     "validation": 4,
     "interfaces": 4,
     "report": 5,

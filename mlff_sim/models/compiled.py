@@ -9,6 +9,7 @@ any number of edges. Whatever comes out is compared with the function itself on 
 from __future__ import annotations
 
 import contextlib
+import logging
 import operator
 import time
 import warnings
@@ -172,8 +173,7 @@ class Accelerated:
     def built(self, inputs: Tensors) -> Call:
         """The accelerated form for inputs like these."""
         a = self.acceleration
-        with warnings.catch_warnings(), _tf32(a.tf32):
-            warnings.simplefilter("ignore")  # torch's compiler warns about its own internals on first use
+        with _quiet(), _tf32(a.tf32):
             if not (a.compile or a.autocast):
                 return self.module
             ragged = None if a.padded else self.ragged
@@ -358,6 +358,20 @@ def _attribute(module: torch.nn.Module, target: str) -> Any:
 def _distance(a: Tensor, b: Tensor) -> float:
     """Largest deviation, NaN if there is one."""
     return float((a - b).abs().max()) if a.numel() else 0.0
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Torch's compiler warns about its own internals on first use, and about a CUDA it finds without a GPU."""
+    log = logging.getLogger("torch.utils.cpp_extension")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -35,20 +36,12 @@ SECTIONS = {
 
 def render(assessment: Assessment) -> str:
     """The page as text."""
-    import jinja2
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
-    template = resources.files("mlff_sim.report").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
     plots = figures(assessment)
     title, sentence = headline(assessment)
-    # "<" cannot end the script element early when it is written as an escape.
-    data = json.dumps(strict(plots), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     formula = str(assessment.main.settings["structure"].get("formula") or "")
-    return environment.from_string(template).render(
+    return page(
+        "report.html.j2",
+        plots,
         verdict=assessment.verdict.value,
         title=title,
         sentence=sentence,
@@ -58,9 +51,28 @@ def render(assessment: Assessment) -> str:
         notes=[*assessment.notes, *(f"{r.name}: {n}" for r in assessment.runs for n in r.notes)],
         sections=[(key, *SECTIONS[key], len(plots[key])) for key in SECTIONS if plots[key]],
         runs=[_provenance(r) for r in assessment.runs],
-        plotly=Markup(get_plotlyjs()),
-        data=Markup(data),
     )
+
+
+def page(template: str, plots: Mapping[str, Sequence[Any]], **content: Any) -> str:
+    """A template of this package filled in; places of class "plot" show `plots` by section and index."""
+    import jinja2
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    def source(name: str) -> str:
+        return resources.files("mlff_sim.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(source),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    # "<" cannot end the script element early when it is written as an escape.
+    data = json.dumps(strict(plots), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return environment.get_template(template).render(plotly=Markup(get_plotlyjs()), data=Markup(data), **content)
 
 
 def _provenance(run: RunAssessment) -> dict[str, Any]:
