@@ -91,6 +91,22 @@ class Execution:
             raise InputError(f"dtype '{self.dtype}' is unknown; use {_listed(PRECISIONS)}.")
 
 
+def check_device(device: str) -> None:
+    """Refuse a GPU that is not there.
+
+    Raises:
+        InputError: `device` names a GPU and PyTorch sees none, or not that many.
+    """
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(device.partition(":")[2] or 0) >= there:
+        seen = f"{there} GPU{'s' if there > 1 else ''}" if there else "no GPU"
+        raise InputError(f"device = '{device}' is asked for and PyTorch sees {seen} here; say 'cpu' or 'auto'.")
+
+
 def _listed(allowed: tuple[object, ...]) -> str:
     words = [repr(a) for a in allowed]
     return f"{', '.join(words[:-1])} or {words[-1]}"

@@ -32,33 +32,6 @@ def strained(atoms: Atoms) -> Atoms:
     return out
 
 
-PROVIDERS: dict[str, tuple[str, Callable[[Atoms], Atoms], bool]] = {
-    "gfn2-xtb": ("gfn2-xtb", strained, True),
-    "gfn1-xtb": ("gfn1-xtb", strained, True),
-    "harmonic": ("harmonic", lambda a: a, False),
-    "morse": ("morse", lambda a: a, False),
-    "lj": ("lj", lambda a: strained(argon()), True),
-    "ase": ("ase:ase.calculators.emt:EMT", strained, True),
-}
-
-
-@pytest.mark.parametrize(("name", "structure", "permutation"), PROVIDERS.values(), ids=PROVIDERS.keys())
-def test_it_obeys_the_laws_of_a_force_field(
-    name: str, structure: Callable[[Atoms], Atoms], permutation: bool, ethanol: Atoms
-) -> None:
-    """Gradient, translation, rotation, exchange of like atoms, batch. Bonded models know their atoms: no exchange."""
-    atoms = structure(ethanol)
-    provider = load_model(name, atoms)
-    assert isinstance(provider, ForceProvider)
-    x = strained(atoms).get_positions()
-    check = check_provider(provider, x, permutation=permutation)
-    assert check.failures == [], check
-    assert check.tolerance == 1e-4
-    assert np.abs(provider(x).forces).max() > 1e-3, "laws of zero forces would say nothing"
-    assert provider.name.split(":")[0] == name.split(":")[0]
-    assert np.array_equal(provider.numbers, atoms.numbers)
-
-
 def test_the_check_finds_what_is_wrong(ethanol: Atoms) -> None:
     """Each law is broken once, and named."""
     x = strained(ethanol).get_positions()

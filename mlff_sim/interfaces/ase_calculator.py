@@ -11,27 +11,19 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from mlff_sim.acceleration import Acceleration, Execution, chosen
 from mlff_sim.errors import InputError
 from mlff_sim.forces import ForceProvider
+from mlff_sim.structure import whole
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-
-def whole(value: Any, name: str) -> int:
-    """A whole number, or an `InputError`: 1.0 is one, 0.5 is none."""
-    try:
-        if abs(float(value) - round(float(value))) < 1e-6:
-            return round(float(value))
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise InputError(f"{name} = {value!r} must be a whole number.")
 
 
 class MLFFCalculator(Calculator):
     """A force field for ASE: everything a model knows about a structure, from one evaluation.
 
     Args:
-        model: a name of the registry ("mace:FILE", "student:FILE", "gfn2-xtb", "ase:package.module:factory"), a
-            `torch.nn.Module` with the signature of `mlff_sim.models.graph.GraphModel`, or a `ForceProvider`.
+        model: a name of the registry ("mace:FILE", "student:FILE", "chgnet", "gfn2-xtb", "module:FILE.py:factory",
+            "ase:package.module:factory"), a `torch.nn.Module` with the signature of
+            `mlff_sim.models.graph.GraphModel`, or a `ForceProvider`.
         device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one and the model can use it.
         dtype: "float32" or "float64", of a module.
         acceleration: "auto", "none" or an `Acceleration`, for modules and MACE.
@@ -61,7 +53,7 @@ class MLFFCalculator(Calculator):
 
             resolve(model)
         self.model, self.execution = model, Execution(device, dtype, chosen(acceleration))
-        self.charge, self.spin = whole(charge, "charge"), whole(spin, "spin")
+        self.charge, self.spin = whole(charge, "charge"), whole(spin, "spin", least=1)
         self.provider: ForceProvider | None = None
         self._last: tuple[Any, ...] | None = None
         self._bound: tuple[Any, ...] = ()
@@ -170,14 +162,6 @@ class MLFFCalculator(Calculator):
             if not np.array_equal(self.model.numbers, atoms.numbers):
                 raise InputError("the given provider is bound to other atoms than the structure's.")
             return self.model
-        from mlff_sim.models.graph import GraphProvider
+        from mlff_sim.models.module import bind
 
-        if not hasattr(self.model, "cutoff"):
-            raise InputError(f"a {type(self.model).__name__} needs an attribute `cutoff` in A to be used as a model.")
-        pbc = tuple(bool(p) for p in atoms.pbc)
-        return GraphProvider(
-            self.model,
-            atoms.numbers,
-            pbc=pbc,
-            execution=self.execution,
-        )
+        return bind(self.model, bound, self.execution)
