@@ -114,7 +114,7 @@ def charge_and_spin(atoms: Atoms) -> tuple[int, int]:
         InputError: no whole numbers, or more charge or unpaired electrons than these nuclei can have.
     """
     charge = whole(atoms.info.get("charge", 0), "charge")
-    spin = whole(atoms.info.get("spin", 1), "spin (the multiplicity 2S + 1)", least=1)
+    spin = whole(atoms.info.get("spin", 1), "spin", least=1)
     electrons = int(atoms.numbers.sum()) - charge
     formula = atoms.get_chemical_formula("hill")
     if electrons < 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from test_mace import save_small_mace
 from test_providers import argon, strained
 
 from mlff_sim.acceleration import Execution
-from mlff_sim.forces import ForceProvider, check_provider
+from mlff_sim.forces import Evaluation, ForceProvider, check_provider
 from mlff_sim.models.registry import families, load_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -116,3 +116,25 @@ def test_forces_and_stress_are_derivatives_of_the_energy(
 
 def test_no_case_is_left_over() -> None:
     assert set(CASES) <= set(families()) and set(CASES) >= MOLECULES_ONLY
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2, 3, 4, 5], [0, 1, 2, 4, 3, 5], [0, 1, 2, 3, 5, 4]])
+def test_a_wrong_stress_is_found(order: list[int]) -> None:
+    """Two components exchanged, or the sign turned, in a crystal where no two are equal."""
+    atoms = water()
+    inner = load_model(f"module:{EXAMPLES / 'own_module.py'}:build", atoms, Execution(dtype="float64"))
+
+    class Wrong:
+        numbers, dtype, batched = inner.numbers, inner.dtype, False
+
+        def __init__(self, change: Callable[[np.ndarray], np.ndarray]) -> None:
+            self.change = change
+
+        def __call__(self, positions: np.ndarray, cell: np.ndarray, /) -> Evaluation:
+            answer = inner(positions, cell)
+            assert answer.stress is not None
+            return replace(answer, stress=self.change(answer.stress))
+
+    x, cell = strained(atoms).positions, atoms.cell.array
+    for change, failures in ((lambda s: s, []), (lambda s: s[order], ["stress"]), (lambda s: -s, ["stress"])):
+        assert check_provider(Wrong(change), x, cell).failures == failures  # type: ignore[arg-type]

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, fcc111, molecule
+from ase.calculators.calculator import Calculator
 
 from mlff_sim.errors import InputError, MissingExtra
 from mlff_sim.forces import Evaluation, ForceProvider, check_provider, evaluate
 from mlff_sim.models import registry
 from mlff_sim.models.analytic import Harmonic
+from mlff_sim.models.ase_backed import AseProvider
 from mlff_sim.models.registry import ModelFamily, families, load_model, resolve
 
 
@@ -88,6 +90,41 @@ def test_an_ase_calculator_gives_its_own_numbers() -> None:
     atoms.calc = EMT()
     assert provider(atoms.get_positions()).energy == pytest.approx(atoms.get_potential_energy(), abs=1e-12)
     np.testing.assert_allclose(provider(atoms.get_positions()).forces, atoms.get_forces(), atol=1e-12)
+
+
+def test_stress_of_an_ase_calculator_is_kept_where_it_has_a_meaning() -> None:
+    """ASE's own numbers for a crystal, none for a slab or a molecule, none from a calculator that has none."""
+    from ase.calculators.emt import EMT
+
+    crystal = strained(bulk("Cu", cubic=True))
+    answer = load_model("ase:ase.calculators.emt:EMT", crystal)(crystal.positions, 1.01 * crystal.cell.array)
+    own = crystal.copy()
+    own.set_cell(1.01 * crystal.cell.array)
+    own.calc = EMT()
+    assert answer.stress is not None and answer.atomic_energies is not None
+    np.testing.assert_array_equal(answer.stress, own.get_stress())
+    np.testing.assert_array_equal(answer.atomic_energies, own.get_potential_energies())
+    for atoms in (fcc111("Cu", (2, 2, 2), vacuum=5.0), molecule("H2O")):
+        assert load_model("ase:ase.calculators.emt:EMT", atoms)(atoms.positions, atoms.cell.array).stress is None
+    for kind in (Stressless, Moody):
+        answer = AseProvider(crystal, kind, "theirs")(crystal.positions, crystal.cell.array)
+        assert answer.stress is None and answer.atomic_energies is None and answer.forces.shape == (4, 3)
+
+
+class Stressless(Calculator):
+    """Energy and forces only."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 (as ASE declares it)
+
+    def calculate(self, atoms: Any = None, properties: Any = (), system_changes: Any = ()) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"energy": 1.0, "forces": np.zeros((len(self.atoms), 3))}
+
+
+class Moody(Stressless):
+    """Says that it has a stress, and then has none."""
+
+    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012
 
 
 def test_lennard_jones_is_the_textbook_function() -> None:

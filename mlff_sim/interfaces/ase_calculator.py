@@ -138,7 +138,8 @@ class MLFFCalculator(Calculator):
         self._last, self.results, self.atoms = None, {}, None
 
     def _charge_and_spin(self, atoms: Atoms) -> tuple[int, int]:
-        return whole(atoms.info.get("charge", self.charge), "charge"), whole(atoms.info.get("spin", self.spin), "spin")
+        charge, spin = atoms.info.get("charge", self.charge), atoms.info.get("spin", self.spin)
+        return whole(charge, "charge"), whole(spin, "spin", least=1)
 
     def _fitting(self, atoms: Atoms) -> ForceProvider:
         """The model for this structure, refused where it would not see the periodicity."""
