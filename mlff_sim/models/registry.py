@@ -238,7 +238,7 @@ chgnet = ModelFamily(
 )
 module = ModelFamily(
     _module,
-    "your own network, from a function that returns a torch module",
+    "your own network, from a function (of a package or of FILE.py) that returns a torch module",
     argument="package.module:factory",
     accelerated=True,
 )
