@@ -64,6 +64,7 @@ MISTAKES: dict[str, tuple[str, Callable[[], Atoms], dict[str, Any], str]] = {
     "cuda-xtb": ("gfn2-xtb", water, {"device": "cuda"}, "'gfn2-xtb' runs on the CPU only, and device = 'cuda'"),
     "cuda-lj": ("lj", water, {"device": "cuda:1"}, "'lj' runs on the CPU only, and device = 'cuda:1'"),
     "cuda-ase": ("ase:ase.calculators.emt:EMT", water, {"device": "cuda"}, "runs on the CPU only"),
+    "cuda-99-chgnet": ("chgnet", lambda: bulk("Cu"), {"device": "cuda:99"}, "device = 'cuda:99' is asked for"),
     "cuda-99": (OWN, water, {"device": "cuda:99"}, "device = 'cuda:99' is asked for and PyTorch sees .* GPU"),
 }
 
