@@ -94,6 +94,22 @@ class Execution:
             raise InputError(f"dtype '{self.dtype}' is unknown; use {_listed(PRECISIONS)}.")
 
 
+def check_device(device: str) -> None:
+    """Refuse a GPU that is not there.
+
+    Raises:
+        InputError: `device` names a GPU and PyTorch sees none, or not that many.
+    """
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(device.partition(":")[2] or 0) >= there:
+        seen = f"{there} GPU{'s' if there > 1 else ''}" if there else "no GPU"
+        raise InputError(f"device = '{device}' is asked for and PyTorch sees {seen} here; say 'cpu' or 'auto'.")
+
+
 def _listed(allowed: tuple[object, ...]) -> str:
     words = [repr(a) for a in allowed]
     return f"{', '.join(words[:-1])} or {words[-1]}"
@@ -122,10 +138,7 @@ def usable(device: str) -> torch.device:
     """
     import torch
 
-    count = torch.cuda.device_count()
+    check_device(device)
     if device == "auto":
-        return torch.device("cuda" if count else "cpu")
-    found = torch.device(device)
-    if found.type == "cuda" and (found.index or 0) >= count:
-        raise InputError(f"device '{device}' is asked for, and PyTorch sees {count} GPUs here; use 'cpu' or 'auto'.")
-    return found
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)

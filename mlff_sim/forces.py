@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -93,6 +93,8 @@ class ProviderCheck:
         permutation: eV/A, forces after exchanging two like atoms; None without like atoms.
         batch: eV/A, one batched call against a loop; None where the provider does not batch.
         tolerance: eV/A, what each was held to.
+        stress: eV/A, derivative of the energy by strain, over the cube root of the volume V, against V times the stress;
+            None without a stress.
     """
 
     gradient: float
@@ -101,17 +103,19 @@ class ProviderCheck:
     permutation: float | None
     batch: float | None
     tolerance: float
+    stress: float | None = None
 
     @property
     def failures(self) -> list[str]:
         """Names of the laws that do not hold within the tolerance."""
-        laws = ("gradient", "translation", "rotation", "permutation", "batch")
+        laws = ("gradient", "stress", "translation", "rotation", "permutation", "batch")
         return [law for law in laws if (v := getattr(self, law)) is not None and not v <= self.tolerance]
 
 
 def check_provider(
     provider: ForceProvider,
     positions: Array,
+    cell: Array | None = None,
     *,
     tolerance: float | None = None,
     step: float | None = None,
@@ -121,7 +125,8 @@ def check_provider(
 
     Args:
         provider: the model under test, bound to the species of `positions`.
-        positions: A, shape (atoms, 3), without a cell.
+        positions: A, shape (atoms, 3).
+        cell: A, shape (3, 3), of a periodic structure.
         tolerance: eV/A. Default: 1e-4 for float64 models; for float32 ones the rounding of the energy
             over the difference step, plus 1e-3.
         step: A, displacement of the central difference; default 1e-3 (float64) or 1e-2 (float32).
@@ -135,29 +140,30 @@ def check_provider(
     single = provider.dtype != "float64"
     h = step or (1e-2 if single else 1e-3)
 
-    def forces(y: Array) -> Array:
-        return np.asarray(provider(y).forces, dtype=np.float64)
+    def ask(y: Array, box: Array | None = cell) -> Evaluation:
+        return provider(y) if box is None else provider(y, box)
 
-    def energy(y: Array) -> float:
-        return float(provider(y).energy)
+    def forces(y: Array, box: Array | None = cell) -> Array:
+        return np.asarray(ask(y, box).forces, dtype=np.float64)
 
-    f0 = forces(x)
+    first = ask(x)
+    f0 = np.asarray(first.forces, dtype=np.float64)
     if tolerance is None:
-        tolerance = 1e-4 + (1e-3 + float(np.finfo(np.float32).eps) * abs(energy(x)) / h if single else 0.0)
+        tolerance = 1e-4 + (1e-3 + float(np.finfo(np.float32).eps) * abs(float(first.energy)) / h if single else 0.0)
     rng = np.random.default_rng(0)
     gradient = 0.0
     for _ in range(6):
         u = rng.standard_normal(x.shape)
         u /= np.linalg.norm(u)
-        # Fourth-order central difference: truncation h^4, far below the tolerance at these steps.
-        slope = (8 * (energy(x + h * u) - energy(x - h * u)) - (energy(x + 2 * h * u) - energy(x - 2 * h * u))) / (
-            12 * h
-        )
+        slope = _slope(lambda t, u=u: ask(x + t * u), h)  # type: ignore[misc]
         gradient = max(gradient, abs(slope + float((f0 * u).sum())))
+    stress = None
+    if cell is not None and first.stress is not None:
+        stress = _stress_violation(ask, x, cell, np.asarray(first.stress, dtype=np.float64), h, rng)
     shift = np.abs(forces(x + np.array([1.7, -0.9, 2.3])) - f0).max()
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     turn *= np.sign(np.linalg.det(turn))
-    rotation = np.abs(forces(x @ turn.T) - f0 @ turn.T).max()
+    rotation = np.abs(forces(x @ turn.T, None if cell is None else cell @ turn.T) - f0 @ turn.T).max()
     exchange = None
     if permutation:
         z = np.asarray(provider.numbers)
@@ -169,5 +175,33 @@ def check_provider(
     if provider.batched:
         many = np.stack([x, x + 0.01 * rng.standard_normal(x.shape)])
         loop = np.stack([forces(many[0]), forces(many[1])])
-        batch = float(np.abs(provider(many).forces - loop).max())
-    return ProviderCheck(float(gradient), float(shift), float(rotation), exchange, batch, float(tolerance))
+        batch = float(np.abs(ask(many).forces - loop).max())
+    return ProviderCheck(float(gradient), float(shift), float(rotation), exchange, batch, float(tolerance), stress)
+
+
+def _slope(at: Callable[[float], Evaluation], h: float) -> float:
+    """dE/dt at 0, a fourth-order central difference: truncation h^4, far below the tolerance at these steps."""
+    e = {k: float(at(k * h).energy) for k in (-2, -1, 1, 2)}
+    return (8 * (e[1] - e[-1]) - (e[2] - e[-2])) / (12 * h)
+
+
+def _stress_violation(
+    ask: Callable[[Array, Array], Evaluation], x: Array, cell: Array, stress: Array, h: float, rng: np.random.Generator
+) -> float:
+    """Largest |dE/dt - V tr(stress strain) / L| in eV/A along six random strains t strain / L, L^3 = V."""
+    volume = abs(float(np.linalg.det(cell)))
+    length = volume ** (1 / 3)
+    xx, yy, zz, yz, xz, xy = stress
+    tensor = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    worst = 0.0
+    for _ in range(6):
+        strain = rng.standard_normal((3, 3))
+        strain = strain + strain.T
+        strain /= np.linalg.norm(strain) * length
+
+        def at(t: float, strain: Array = strain) -> Evaluation:
+            deform = np.eye(3) + t * strain
+            return ask(x @ deform, cell @ deform)
+
+        worst = max(worst, abs(_slope(at, h) - volume * float((tensor * strain).sum())))
+    return worst

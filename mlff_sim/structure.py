@@ -1,10 +1,12 @@
-"""Reading a structure once, and refusing what no simulation could start from."""
+"""Reading a structure once, and refusing what no simulation could start from, or what a model does not know."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -85,6 +87,70 @@ def check_structure(atoms: Atoms, source: str = "structure") -> None:
             raise InputError(
                 f"{source}: atoms {i[k]} and {j[k]} are {d[k]:.3f} A apart, closer than any bond ({MIN_DISTANCE_A} A)."
             )
+
+
+def whole(value: Any, name: str, least: int | None = None) -> int:
+    """A whole number of at least `least`: 1.0 is one, 0.5 is none.
+
+    Raises:
+        InputError: anything else; `name` says what was asked for.
+    """
+    number = None
+    try:
+        if abs(float(value) - round(float(value))) < 1e-6:
+            number = round(float(value))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    if number is None or (least is not None and number < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise InputError(f"{name} = {value!r} must be a whole number{bound}.")
+    return number
+
+
+def charge_and_spin(atoms: Atoms) -> tuple[int, int]:
+    """Total charge in e and multiplicity 2S + 1 from `atoms.info["charge"]` and `["spin"]`; 0 and 1 where not given.
+
+    Raises:
+        InputError: no whole numbers, or more charge or unpaired electrons than these nuclei can have.
+    """
+    charge = whole(atoms.info.get("charge", 0), "charge")
+    spin = whole(atoms.info.get("spin", 1), "spin", least=1)
+    electrons = int(atoms.numbers.sum()) - charge
+    formula = atoms.get_chemical_formula("hill")
+    if electrons < 0:
+        raise InputError(f"charge = {charge} is more than the nuclei of {formula} have, {electrons + charge}.")
+    if spin > electrons + 1:
+        raise InputError(f"spin = {spin} needs {spin - 1} unpaired electrons; {formula} has {electrons} in all.")
+    return charge, spin
+
+
+def check_elements(numbers: Sequence[int], known: Sequence[int], source: str) -> None:
+    """Refuse atoms of elements that a model was not made for.
+
+    Args:
+        numbers: atomic numbers of the structure.
+        known: atomic numbers the model knows.
+        source: the model, in the caller's words.
+
+    Raises:
+        InputError: naming the first unknown element and listing the known ones.
+    """
+    from ase.data import chemical_symbols
+
+    for z in map(int, numbers):
+        if z not in known:
+            raise InputError(f"{source} does not know the element {chemical_symbols[z]}; it knows {_listed(known)}.")
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Symbols of atomic numbers, four and more in a row as "H to Ne"."""
+    from ase.data import chemical_symbols
+
+    words = []
+    for _, row in groupby(enumerate(sorted(map(int, numbers))), lambda pair: pair[1] - pair[0]):
+        symbols = [chemical_symbols[z] for _, z in row]
+        words += [f"{symbols[0]} to {symbols[-1]}"] if len(symbols) > 3 else symbols
+    return ", ".join(words)
 
 
 def covalent_bonds(atoms: Atoms) -> list[tuple[int, int]]:

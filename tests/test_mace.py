@@ -26,8 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # e3nn and MACE warn on impor
 ELEMENTS = [1, 6, 8]
 
 
-@pytest.fixture(scope="session", params=["ScaleShiftMACE", "MACE"])
-def mace_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def save_small_mace(path: Path, kind: str = "ScaleShiftMACE") -> None:
     """A MACE of two layers with random weights, in float64, of either class; products up to three-fold and vectors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -39,8 +38,8 @@ def mace_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         try:
-            scale = {"atomic_inter_scale": 1.3, "atomic_inter_shift": 0.1} if request.param == "ScaleShiftMACE" else {}
-            model = getattr(modules, request.param)(
+            scale = {"atomic_inter_scale": 1.3, "atomic_inter_shift": 0.1} if kind == "ScaleShiftMACE" else {}
+            model = getattr(modules, kind)(
                 r_max=3.5,
                 num_bessel=4,
                 num_polynomial_cutoff=5,
@@ -61,8 +60,13 @@ def mace_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
             )
         finally:
             torch.set_default_dtype(default)
-    path = tmp_path_factory.mktemp("mace") / "small.model"
     torch.save(model, path)
+
+
+@pytest.fixture(scope="session", params=["ScaleShiftMACE", "MACE"])
+def mace_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mace") / "small.model"
+    save_small_mace(path, request.param)
     return path
 
 

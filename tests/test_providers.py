@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, fcc111, molecule
+from ase.calculators.calculator import Calculator
 
 from mlff_sim.errors import InputError, MissingExtra
 from mlff_sim.forces import Evaluation, ForceProvider, check_provider, evaluate
 from mlff_sim.models import registry
 from mlff_sim.models.analytic import Harmonic
+from mlff_sim.models.ase_backed import AseProvider
 from mlff_sim.models.registry import ModelFamily, families, load_model, resolve
 
 
@@ -30,33 +32,6 @@ def strained(atoms: Atoms) -> Atoms:
     out = atoms.copy()
     out.set_positions(atoms.get_positions() + 0.03 * np.random.default_rng(4).standard_normal((len(atoms), 3)))
     return out
-
-
-PROVIDERS: dict[str, tuple[str, Callable[[Atoms], Atoms], bool]] = {
-    "gfn2-xtb": ("gfn2-xtb", strained, True),
-    "gfn1-xtb": ("gfn1-xtb", strained, True),
-    "harmonic": ("harmonic", lambda a: a, False),
-    "morse": ("morse", lambda a: a, False),
-    "lj": ("lj", lambda a: strained(argon()), True),
-    "ase": ("ase:ase.calculators.emt:EMT", strained, True),
-}
-
-
-@pytest.mark.parametrize(("name", "structure", "permutation"), PROVIDERS.values(), ids=PROVIDERS.keys())
-def test_it_obeys_the_laws_of_a_force_field(
-    name: str, structure: Callable[[Atoms], Atoms], permutation: bool, ethanol: Atoms
-) -> None:
-    """Gradient, translation, rotation, exchange of like atoms, batch. Bonded models know their atoms: no exchange."""
-    atoms = structure(ethanol)
-    provider = load_model(name, atoms)
-    assert isinstance(provider, ForceProvider)
-    x = strained(atoms).get_positions()
-    check = check_provider(provider, x, permutation=permutation)
-    assert check.failures == [], check
-    assert check.tolerance == 1e-4
-    assert np.abs(provider(x).forces).max() > 1e-3, "laws of zero forces would say nothing"
-    assert provider.name.split(":")[0] == name.split(":")[0]
-    assert np.array_equal(provider.numbers, atoms.numbers)
 
 
 def test_the_check_finds_what_is_wrong(ethanol: Atoms) -> None:
@@ -115,6 +90,41 @@ def test_an_ase_calculator_gives_its_own_numbers() -> None:
     atoms.calc = EMT()
     assert provider(atoms.get_positions()).energy == pytest.approx(atoms.get_potential_energy(), abs=1e-12)
     np.testing.assert_allclose(provider(atoms.get_positions()).forces, atoms.get_forces(), atol=1e-12)
+
+
+def test_stress_of_an_ase_calculator_is_kept_where_it_has_a_meaning() -> None:
+    """ASE's own numbers for a crystal, none for a slab or a molecule, none from a calculator that has none."""
+    from ase.calculators.emt import EMT
+
+    crystal = strained(bulk("Cu", cubic=True))
+    answer = load_model("ase:ase.calculators.emt:EMT", crystal)(crystal.positions, 1.01 * crystal.cell.array)
+    own = crystal.copy()
+    own.set_cell(1.01 * crystal.cell.array)
+    own.calc = EMT()
+    assert answer.stress is not None and answer.atomic_energies is not None
+    np.testing.assert_array_equal(answer.stress, own.get_stress())
+    np.testing.assert_array_equal(answer.atomic_energies, own.get_potential_energies())
+    for atoms in (fcc111("Cu", (2, 2, 2), vacuum=5.0), molecule("H2O")):
+        assert load_model("ase:ase.calculators.emt:EMT", atoms)(atoms.positions, atoms.cell.array).stress is None
+    for kind in (Stressless, Moody):
+        answer = AseProvider(crystal, kind, "theirs")(crystal.positions, crystal.cell.array)
+        assert answer.stress is None and answer.atomic_energies is None and answer.forces.shape == (4, 3)
+
+
+class Stressless(Calculator):
+    """Energy and forces only."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 (as ASE declares it)
+
+    def calculate(self, atoms: Any = None, properties: Any = (), system_changes: Any = ()) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"energy": 1.0, "forces": np.zeros((len(self.atoms), 3))}
+
+
+class Moody(Stressless):
+    """Says that it has a stress, and then has none."""
+
+    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012
 
 
 def test_lennard_jones_is_the_textbook_function() -> None:

@@ -11,27 +11,19 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from mlff_sim.acceleration import Acceleration, Execution, chosen
 from mlff_sim.errors import InputError
 from mlff_sim.forces import ForceProvider
+from mlff_sim.structure import whole
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-
-def whole(value: Any, name: str) -> int:
-    """A whole number, or an `InputError`: 1.0 is one, 0.5 is none."""
-    try:
-        if abs(float(value) - round(float(value))) < 1e-6:
-            return round(float(value))
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise InputError(f"{name} = {value!r} must be a whole number.")
 
 
 class MLFFCalculator(Calculator):
     """A force field for ASE: everything a model knows about a structure, from one evaluation.
 
     Args:
-        model: a name of the registry ("mace:FILE", "student:FILE", "gfn2-xtb", "ase:package.module:factory"), a
-            `torch.nn.Module` with the signature of `mlff_sim.models.graph.GraphModel`, or a `ForceProvider`.
+        model: a name of the registry ("mace:FILE", "student:FILE", "chgnet", "gfn2-xtb", "module:FILE.py:factory",
+            "ase:package.module:factory"), a `torch.nn.Module` with the signature of
+            `mlff_sim.models.graph.GraphModel`, or a `ForceProvider`.
         device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one and the model can use it.
         dtype: "float32" or "float64", of a module.
         acceleration: "auto", "none" or an `Acceleration`, for modules and MACE.
@@ -61,7 +53,7 @@ class MLFFCalculator(Calculator):
 
             resolve(model)
         self.model, self.execution = model, Execution(device, dtype, chosen(acceleration))
-        self.charge, self.spin = whole(charge, "charge"), whole(spin, "spin")
+        self.charge, self.spin = whole(charge, "charge"), whole(spin, "spin", least=1)
         self.provider: ForceProvider | None = None
         self._last: tuple[Any, ...] | None = None
         self._bound: tuple[Any, ...] = ()
@@ -146,7 +138,8 @@ class MLFFCalculator(Calculator):
         self._last, self.results, self.atoms = None, {}, None
 
     def _charge_and_spin(self, atoms: Atoms) -> tuple[int, int]:
-        return whole(atoms.info.get("charge", self.charge), "charge"), whole(atoms.info.get("spin", self.spin), "spin")
+        charge, spin = atoms.info.get("charge", self.charge), atoms.info.get("spin", self.spin)
+        return whole(charge, "charge"), whole(spin, "spin", least=1)
 
     def _fitting(self, atoms: Atoms) -> ForceProvider:
         """The model for this structure, refused where it would not see the periodicity."""

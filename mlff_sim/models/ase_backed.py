@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase.calculators.calculator import PropertyNotImplementedError
 
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, Evaluation
+from mlff_sim.models.factory import find
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -37,12 +38,29 @@ class AseProvider:
         return {"name": self.name, "calculator": f"{kind.__module__}.{kind.__qualname__}"}
 
     def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
-        """Evaluate positions of shape (n, 3)."""
+        """Evaluate positions of shape (n, 3) and, if periodic, a cell (3, 3).
+
+        Stress is there if all is periodic and the calculator has it, energies by atom if they come with the forces.
+        """
         self._atoms.set_positions(positions, apply_constraint=False)
         if cell is not None:
             self._atoms.set_cell(cell)
         forces = np.array(self._atoms.get_forces(apply_constraint=False), dtype=np.float64)
-        return Evaluation(np.array(self._atoms.get_potential_energy(), dtype=np.float64), forces)
+        energy = np.array(self._atoms.get_potential_energy(), dtype=np.float64)
+        return Evaluation(energy, forces, self._stress(), self._energies())
+
+    def _stress(self) -> Array | None:
+        if not all(self.pbc) or "stress" not in getattr(self._atoms.calc, "implemented_properties", ()):
+            return None
+        try:
+            return np.array(self._atoms.get_stress(apply_constraint=False), dtype=np.float64)
+        except PropertyNotImplementedError:  # some have it for other settings than theirs
+            return None
+
+    def _energies(self) -> Array | None:
+        """Energies by atom, only where no further evaluation is needed for them."""
+        energies = getattr(self._atoms.calc, "results", {}).get("energies")
+        return None if energies is None else np.array(energies, dtype=np.float64)
 
     def reset(self) -> None:
         """Start over with a fresh calculator, and so without whatever the old one remembered."""
@@ -50,20 +68,12 @@ class AseProvider:
 
 
 def from_name(argument: str, atoms: Atoms) -> AseProvider:
-    """Build `ase:package.module:factory`; the factory takes no argument and returns an ASE calculator.
+    """Build `ase:package.module:factory` or `ase:file.py:factory`; the factory returns an ASE calculator.
 
     Raises:
-        InputError: the module cannot be imported, or has no such callable.
+        InputError: the module or file cannot be imported, or has no such callable, or the callable fails.
     """
-    module, _, attribute = argument.partition(":")
-    if not module or not attribute:
-        raise InputError(f"'ase:{argument}' is incomplete; write ase:package.module:factory.")
-    try:
-        factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"'ase:{argument}' cannot be loaded ({error}); is the module on the Python path?") from error
-    if not callable(factory):
-        raise InputError(f"'ase:{argument}' is no callable; it must take no argument and return an ASE calculator.")
+    factory = find("ase", argument, "an ASE calculator")
     try:
         return AseProvider(atoms, factory, f"ase:{argument}")
     except Exception as error:

@@ -16,6 +16,7 @@ from torch import Tensor
 from mlff_sim.errors import InputError
 from mlff_sim.models.contraction import FoldedContraction
 from mlff_sim.models.graph import GraphProvider
+from mlff_sim.structure import check_elements
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -117,12 +118,7 @@ def load_mace(path: str, atoms: Atoms, execution: Execution | None = None) -> Gr
     if len(getattr(model, "heads", None) or [0]) > 1:
         raise InputError(f"'{path}' has the heads {', '.join(model.heads)}; models with one head can be used.")
     known = model.atomic_numbers.tolist()
-    for symbol, z in zip(atoms.symbols, atoms.numbers.tolist(), strict=True):
-        if z not in known:
-            from ase.data import chemical_symbols
-
-            names = ", ".join(chemical_symbols[k] for k in known)
-            raise InputError(f"'{path}' does not know the element {symbol}; it knows {names}.")
+    check_elements(atoms.numbers, known, f"'{path}'")
     energies = model.atomic_energies_fn.atomic_energies
     isolated = energies.double().reshape(-1).numpy().copy()
     energies.zero_()

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlff_sim.acceleration import Execution
+from mlff_sim.acceleration import Execution, check_device
 from mlff_sim.errors import InputError, MissingExtra
 from mlff_sim.forces import ForceProvider
+from mlff_sim.structure import charge_and_spin
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -37,6 +38,7 @@ class ModelFamily:
         role: "teacher", "student" or "test".
         requires: modules that must be importable.
         extra: the extra of this package that installs them.
+        accelerated: True if it can run where `Execution.device` says, on a GPU for instance.
         fault: why its entry point cannot be loaded, or empty.
     """
 
@@ -46,6 +48,7 @@ class ModelFamily:
     role: str = "teacher"
     requires: tuple[str, ...] = ()
     extra: str = ""
+    accelerated: bool = False
     fault: str = ""
 
     @property
@@ -111,17 +114,23 @@ def load_model(name: str, atoms: Atoms, execution: Execution | None = None) -> F
             same at every start.
 
     Raises:
-        InputError: unknown model, unusable argument, or a structure the model cannot describe.
+        InputError: unknown model, unusable argument, a charge, spin or structure the model cannot describe, or a GPU
+            that is not there or of no use to it.
     """
     family, argument = resolve(name)
-    return family.build(argument, atoms, execution or Execution())
+    execution = execution or Execution()
+    charge_and_spin(atoms)
+    if execution.device.startswith("cuda") and not family.accelerated:
+        raise InputError(f"'{name}' runs on the CPU only, and device = '{execution.device}' is asked for; say 'auto'.")
+    check_device(execution.device)
+    return family.build(argument, atoms, execution)
 
 
 def bind(model: Any, atoms: Atoms, execution: Execution | None = None) -> ForceProvider:
     """The provider for a structure: of a name, of a module with the signature of `GraphModel`, or one that is given.
 
     Raises:
-        InputError: as `load_model`; a module without a cutoff; a provider of other atoms.
+        InputError: as `load_model` and `bind_module`; a provider of other atoms.
     """
     if isinstance(model, str):
         return load_model(model, atoms, execution)
@@ -129,11 +138,9 @@ def bind(model: Any, atoms: Atoms, execution: Execution | None = None) -> ForceP
         if not np.array_equal(model.numbers, atoms.numbers):
             raise InputError("the given provider is bound to other atoms than the structure's.")
         return model
-    from mlff_sim.models.graph import GraphProvider
+    from mlff_sim.models.module import bind_module
 
-    if not hasattr(model, "cutoff"):
-        raise InputError(f"a {type(model).__name__} needs an attribute `cutoff` in A to be used as a model.")
-    return GraphProvider(model, atoms.numbers, pbc=tuple(bool(p) for p in atoms.pbc), execution=execution)
+    return bind_module(model, atoms, execution)
 
 
 def _xtb(method: str) -> Build:
@@ -142,9 +149,8 @@ def _xtb(method: str) -> Build:
 
         if atoms.pbc.any():
             raise InputError(f"{method} is offered for molecules in vacuum here; the structure is periodic.")
-        return XTB(
-            atoms.numbers, method=method, charge=int(atoms.info.get("charge", 0)), spin=int(atoms.info.get("spin", 1))
-        )
+        charge, spin = charge_and_spin(atoms)
+        return XTB(atoms.numbers, method=method, charge=charge, spin=spin)
 
     return build
 
@@ -194,6 +200,18 @@ def _mace(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     return load_mace(argument, atoms, execution)
 
 
+def _chgnet(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
+    from mlff_sim.models.chgnet import load_chgnet
+
+    return load_chgnet(atoms, execution)
+
+
+def _module(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
+    from mlff_sim.models.module import load_module
+
+    return load_module(argument, atoms, execution)
+
+
 def _lj(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     from mlff_sim.models.analytic import LennardJones
 
@@ -225,9 +243,24 @@ student = ModelFamily(
     argument="FILE",
     role="student",
     requires=("torch",),
+    accelerated=True,
 )
 mace = ModelFamily(
-    _mace, "a trained MACE model; its file is a pickle", argument="FILE", requires=("mace",), extra="mace"
+    _mace,
+    "a trained MACE model; its file is a pickle",
+    argument="FILE",
+    requires=("mace",),
+    extra="mace",
+    accelerated=True,
+)
+chgnet = ModelFamily(
+    _chgnet, "CHGNet, pretrained for crystals of most elements", requires=("chgnet",), extra="chgnet", accelerated=True
+)
+module = ModelFamily(
+    _module,
+    "your own network, from a function (of a package or of FILE.py) that returns a torch module",
+    argument="package.module:factory",
+    accelerated=True,
 )
 lj = ModelFamily(_lj, "Lennard-Jones argon over all pairs", role="test")
 harmonic = ModelFamily(_harmonic, "harmonic bonds at the structure's own lengths", role="test")
