@@ -34,6 +34,7 @@ class Potential(MLPotentialImpl):  # type: ignore[misc]
 
     Unless `periodic` says otherwise, a model sees images where the topology has a box, as openmm-ml's own potentials
     do; the ML part of a mixed System is taken for whole molecules in vacuum if the model knows nothing else.
+    openmm-ml removes the constraints within that part, unless `removeConstraints=False` asks it to keep them.
 
     Raises:
         InputError: no model, an unknown one, or a setting that does not exist.
