@@ -194,6 +194,13 @@ def test_a_fault_inside_the_model_is_told(ethanol: Atoms, toys: Any) -> None:
         answer(context(ethanol, openmm_force(Faulty(nan), topology(ethanol))))
 
 
+def test_a_mistake_that_shows_at_the_first_step_only_is_one_line() -> None:
+    far = Atoms("He2", [[0, 0, 0], [9, 0, 0]])
+    with pytest.raises(mm.OpenMMException) as told:
+        answer(context(far, openmm_force("morse", topology(far))))
+    assert str(told.value) == "step 0: the structure has no covalent bonds for a bonded model; use 'lj'."
+
+
 def test_a_part_of_a_periodic_system_must_say_what_it_is(ethanol: Atoms) -> None:
     box = ethanol.copy()
     box.set_cell([20, 20, 20])

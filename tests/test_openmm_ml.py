@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -90,6 +92,15 @@ def check_forces(made: Any, atoms: Atoms) -> None:
         ends.append(answer(made)[0])
     slope = float((forces * u).sum())
     assert abs(slope) > 0.1 and (ends[1] - ends[0]) / (2 * h) == pytest.approx(slope, abs=2e-4)
+
+
+@pytest.mark.parametrize("first", ["openmmml", "mlff_sim.interfaces.openmm_ml"])
+def test_openmm_ml_finds_it_and_loads_nothing_heavy_for_it(first: str) -> None:
+    """openmm-ml imports every potential there is; either package may be what is imported first."""
+    code = f"import sys, {first}, openmmml; print('mlff-sim' in openmmml.MLPotential._implFactories, *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found, *loaded = done.stdout.split()
+    assert found == "True" and not {"torch", "ase", "mace"} & set(loaded)
 
 
 def test_a_whole_system_is_the_force_alone(ethanol: Atoms) -> None:
