@@ -249,6 +249,7 @@ def test_mistakes(ethanol: Atoms, solution: Atoms, student_file: Any) -> None:
         (r"which model\?", lambda: MLPotential("mlff-sim")),
         ("unknown model 'nothing'", lambda: MLPotential("mlff-sim", model="nothing")),
         ("speed is no setting.*acceleration, .*spin", lambda: MLPotential("mlff-sim", model="morse", speed=2)),
+        ("given to MLPotential itself", lambda: MLPotential("mlff-sim", model="lj").createSystem(top, model="morse")),
         ("precision is no", lambda: MLPotential("mlff-sim", model="morse").createSystem(top, precision="single")),
         (
             "in another atom order: its atom 0 is C, the structure's is H",

@@ -59,6 +59,8 @@ class Potential(MLPotentialImpl):  # type: ignore[misc]
         """
         from mlff_sim.interfaces.openmm_force import openmm_force
 
+        if "model" in settings:
+            raise InputError("the model is given to MLPotential itself; make another for another model.")
         if atoms is None:
             _must_be_known(settings)
         chosen = {**self.settings, **{k: v for k, v in settings.items() if k in _known()}}
