@@ -118,7 +118,7 @@ MISTAKES: dict[str, tuple[str, dict[str, str | None], dict[str, str | None], str
         "hybrid",
         HYBRID,
         {"--student": "aspirin-gfn2"},
-        "trained for C9H8O4; the structure is C2H6O",
+        "is for C9H8O4; the structure is C2H6O",
     ),
     "student-in-another-order": ("hybrid", HYBRID, {"--structure": "REORDERED"}, "another atom order: its atom 2 is O"),
     "corrupted-student": ("hybrid", HYBRID, {"--student": "CORRUPT"}, "truncated or no safetensors file|corrupted"),

@@ -210,7 +210,7 @@ def test_mistakes(ethanol: Atoms, toys: Any) -> None:
         atoms.get_forces()
     water = Atoms("OH2", [[0, 0, 0], [0, 0.76, 0.6], [0, -0.76, 0.6]])
     water.calc = MLFFCalculator(load_model("harmonic", ethanol))
-    with pytest.raises(InputError, match="bound to other atoms"):
+    with pytest.raises(InputError, match="is for C2H6O; the structure is H2O"):
         water.get_forces()
     with pytest.raises(InputError, match="no structure"):
         MLFFCalculator("harmonic").calculate()

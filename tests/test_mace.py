@@ -189,3 +189,20 @@ def test_mistakes(mace_file: Path, ethanol: Atoms, tmp_path: Path) -> None:
         load_model(f"mace:{tmp_path / 'dict.model'}", ethanol)
     with pytest.raises(InputError, match="should read mace:FILE"):
         load_model("mace", ethanol)
+
+
+def test_in_openmm(mace_file: Path) -> None:
+    """Through openmm-ml, against MACE's own calculator; an element it does not know is named before the first step."""
+    pytest.importorskip("openmm")
+    potential = pytest.importorskip("openmmml").MLPotential("mlff-sim", model=f"mace:{mace_file}", dtype="float64")
+    from test_openmm import answer, topology
+    from test_openmm_ml import started
+
+    ethanol = molecule("CH3CH2OH")
+    ethanol.rattle(0.05, seed=3)
+    energy, forces = answer(started(potential.createSystem(topology(ethanol)), ethanol))
+    expected = theirs(mace_file, ethanol)
+    assert energy == pytest.approx(expected.get_potential_energy(), abs=1e-8)
+    np.testing.assert_allclose(forces, expected.get_forces(), atol=1e-7)
+    with pytest.raises(InputError, match="does not know the element S; it knows H, C, O"):
+        potential.createSystem(topology(molecule("CH3SH")))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +64,29 @@ def test_energy_and_forces_are_the_models(name: str, ethanol: Atoms) -> None:
     np.testing.assert_allclose(forces, expected.forces, atol=1e-7)
 
 
-def test_a_report_costs_no_evaluation(ethanol: Atoms) -> None:
-    """50 steps with an energy report after each: 51 evaluations, one for each set of positions."""
+@contextlib.contextmanager
+def counted() -> Iterator[list[str]]:
+    """The moments of all evaluations."""
     from mlff_sim.interfaces import openmm_force as module
 
-    calls: list[Any] = []
+    calls: list[str] = []
     original = module.ModelCall._evaluate
     try:
-        module.ModelCall._evaluate = lambda self, *a: calls.append(a) or original(self, *a)  # type: ignore[method-assign,func-returns-value]
-        made = context(ethanol, openmm_force("morse", topology(ethanol)))
+        module.ModelCall._evaluate = lambda self, *a: calls.append(a[-1]) or original(self, *a)  # type: ignore[method-assign,func-returns-value]
+        yield calls
+    finally:
+        module.ModelCall._evaluate = original  # type: ignore[method-assign]
+
+
+def test_a_report_costs_no_evaluation(ethanol: Atoms) -> None:
+    """50 steps with an energy report after each: 51 evaluations, one for each set of positions."""
+    made = context(ethanol, openmm_force("morse", topology(ethanol)))
+    with counted() as calls:
         made.setVelocitiesToTemperature(300)
         answer(made)
         for _ in range(50):
             made.getIntegrator().step(1)
             answer(made)
-    finally:
-        module.ModelCall._evaluate = original  # type: ignore[method-assign]
     assert len(calls) == 51
 
 
@@ -181,8 +190,15 @@ def test_a_fault_inside_the_model_is_told(ethanol: Atoms, toys: Any) -> None:
         e.forces[5, 2] = np.nan
         return e
 
-    with pytest.raises(mm.OpenMMException, match="step 0: the force on atom 5 of the model is not a finite number"):
+    with pytest.raises(mm.OpenMMException, match=r"step 0: the force of atom 5 \(H\) is not a finite number"):
         answer(context(ethanol, openmm_force(Faulty(nan), topology(ethanol))))
+
+
+def test_a_mistake_that_shows_at_the_first_step_only_is_one_line() -> None:
+    far = Atoms("He2", [[0, 0, 0], [9, 0, 0]])
+    with pytest.raises(mm.OpenMMException) as told:
+        answer(context(far, openmm_force("morse", topology(far))))
+    assert str(told.value) == "step 0: the structure has no covalent bonds for a bonded model; use 'lj'."
 
 
 def test_a_part_of_a_periodic_system_must_say_what_it_is(ethanol: Atoms) -> None:
@@ -205,6 +221,94 @@ def test_mistakes(ethanol: Atoms, student_file: Path) -> None:
     top.addAtom("M", None, next(top.residues()))
     with pytest.raises(InputError, match=r"atom 9 \(M\) has no element: a virtual site"):
         openmm_force("morse", top)
-    other = topology(ethanol[[1, 0, 3, 2, 4, 5, 6, 7, 8]])
-    with pytest.raises(mm.OpenMMException, match="another atom order"):
-        answer(context(ethanol, openmm_force(f"student:{student_file}", other)))
+    with pytest.raises(InputError, match="device 'gpu' is unknown"):
+        openmm_force("morse", topology(ethanol), device="gpu")
+
+
+def test_another_order_of_atoms_is_told_before_the_first_step(ethanol: Atoms, student_file: Path) -> None:
+    """The first atom that differs is named, whether the model is bound by its file or by the caller."""
+    other = topology(ethanol[[0, 1, 3, 2, 4, 5, 6, 7, 8]])
+    for model in (f"student:{student_file}", load_model("morse", ethanol)):
+        with pytest.raises(InputError, match="another atom order: its atom 2 is O, the structure's is H") as told:
+            openmm_force(model, other)
+        assert "\n" not in str(told.value)
+    behind = topology(Atoms("Ar") + ethanol[[0, 1, 3, 2, 4, 5, 6, 7, 8]])
+    with pytest.raises(InputError, match=r"atom 2 is O.*counted from the model's first, atom 1 of the topology"):
+        openmm_force(load_model("morse", ethanol), behind, atoms=range(1, 10))
+
+
+def test_periodicity_the_model_cannot_see_is_told_before_the_first_step(ethanol: Atoms) -> None:
+    """OpenMM's box is periodic along three vectors or none: neither xTB here nor a slab model can be put into it."""
+    from test_graph import Pairs
+
+    from mlff_sim.models.graph import GraphProvider
+
+    box = topology(Atoms(ethanol, cell=[20, 20, 20], pbc=True))
+    with pytest.raises(InputError, match="for molecules in vacuum"):
+        openmm_force("gfn2-xtb", box)
+    with pytest.raises(
+        InputError, match=r"periodic along \(True, True, False\) and the structure along \(True, True, T"
+    ):
+        openmm_force(GraphProvider(Pairs(), ethanol.numbers, pbc=(True, True, False)), box)
+
+
+def test_a_box_smaller_than_the_cutoff_is_no_mistake() -> None:
+    """Every image counts: the primitive cell, 4 A wide, has an eighth of the energy of the doubled one."""
+    from test_graph import Pairs
+
+    small = bulk("NaCl", "rocksalt", a=5.64)
+    settings: dict[str, Any] = {"acceleration": "none", "dtype": "float64"}
+    energies = []
+    for crystal in (small, small * (2, 2, 2)):
+        cell, rotation = crystal.cell.standard_form()  # OpenMM wants a lower triangle
+        turned = Atoms(crystal.numbers, crystal.positions @ rotation.T, cell=cell, pbc=True)
+        energies.append(answer(context(turned, openmm_force(Pairs(5.5), topology(turned), **settings)))[0])
+    assert abs(energies[0]) > 0.1 and 8 * energies[0] == pytest.approx(energies[1], rel=1e-10)
+
+
+def test_what_a_system_may_not_hold_inside_the_region(ethanol: Atoms) -> None:
+    """Constraints between atoms of the model and virtual sites among them; between or outside of others they may be."""
+    top, system = topology(ethanol + Atoms("Ar")), mm.System()
+    for _ in range(10):
+        system.addParticle(1.0)
+    system.addConstraint(8, 9, 0.2)
+    openmm_force("morse", top, atoms=range(9), system=system)
+    system.addConstraint(2, 8, 0.0972)
+    with pytest.raises(InputError, match=r"atoms 2 \(O\) and 8 \(H\) of the model are held at 0.972 A by a constraint"):
+        openmm_force("morse", top, atoms=range(9), system=system)
+    system.removeConstraint(1)
+    system.setParticleMass(7, 0.0)
+    system.setVirtualSite(7, mm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
+    with pytest.raises(InputError, match=r"atom 7 \(H\) is a virtual site"):
+        openmm_force("morse", top, atoms=range(9), system=system)
+    openmm_force("lj", top, atoms=range(7), system=system)
+    with pytest.raises(InputError, match="the System has 10 particles and the topology 9 atoms"):
+        openmm_force("morse", topology(ethanol), system=system)
+
+
+def test_a_barostat_costs_one_evaluation_for_each_attempt() -> None:
+    """Each step has one new set of positions, each attempt one more, be it accepted or not."""
+    from test_graph import Pairs
+
+    crystal = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    force = openmm_force(Pairs(), topology(crystal), acceleration="none", dtype="float64")
+    system = mm.System()
+    for mass in crystal.get_masses():
+        system.addParticle(mass)
+    system.setDefaultPeriodicBoxVectors(*[mm.Vec3(*row) * unit.angstrom for row in crystal.cell.array])
+    system.addForce(force)
+    barostat = mm.MonteCarloBarostat(1 * unit.bar, 300 * unit.kelvin, 2)
+    barostat.setRandomNumberSeed(1)
+    system.addForce(barostat)
+    made = mm.Context(system, mm.VerletIntegrator(0.001), mm.Platform.getPlatformByName("Reference"))
+    made.setPositions(crystal.positions * unit.angstrom)
+    volumes = set()
+    with counted() as calls:
+        made.setVelocitiesToTemperature(300, 1)
+        for _ in range(20):
+            made.getIntegrator().step(2)
+            volumes.add(made.getState(energy=True).getPeriodicBoxVolume()._value)
+    accepted = len(volumes) - 1
+    assert 0 < accepted < 19, "some attempts are accepted and some refused"
+    # 40 steps, 20 attempts and 20 reports; the last report sees positions no step has evaluated, the others' are reused.
+    assert len(calls) == 40 + 20 + 1

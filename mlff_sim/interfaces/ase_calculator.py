@@ -117,12 +117,8 @@ class MLFFCalculator(Calculator):
         if not np.isfinite(x.sum()):
             bad = int(np.argmin(np.isfinite(x).all(axis=1)))
             raise InputError(f"position of atom {bad} ({atoms.symbols[bad]}) is not a finite number.")
-        key = (atoms.numbers.tobytes(), tuple(atoms.pbc.tolist()), *self._charge_and_spin(atoms))
-        if self.provider is None or key != self._bound:
-            self.provider = self._fitting(atoms)
-            self._bound = key
-        periodic = bool(atoms.pbc.any())
-        answer = self.provider(x, atoms.cell.array) if periodic else self.provider(x)
+        provider = self.prepare(atoms)
+        answer = provider(x, atoms.cell.array) if atoms.pbc.any() else provider(x)
         energy = float(answer.energy)
         self.results = {"energy": energy, "free_energy": energy, "forces": np.asarray(answer.forces)}
         if answer.stress is not None:
@@ -132,6 +128,14 @@ class MLFFCalculator(Calculator):
         self.atoms = atoms
         numbers, cell = atoms.arrays["numbers"].copy(), atoms.cell.array.copy()
         self._last = (x.copy(), numbers, cell, atoms.pbc.copy(), *self._charge_and_spin(atoms))
+
+    def prepare(self, atoms: Atoms) -> ForceProvider:
+        """The model for these elements, periodicity, charge and spin; built if it is not there yet."""
+        key = (atoms.numbers.tobytes(), tuple(atoms.pbc.tolist()), *self._charge_and_spin(atoms))
+        if self.provider is None or key != self._bound:
+            self.provider = self._fitting(atoms)
+            self._bound = key
+        return self.provider
 
     def reset(self) -> None:
         """Forget the last evaluation."""

@@ -7,12 +7,10 @@ here, and builds a provider bound to a structure. Nothing heavy is imported unti
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlff_sim.acceleration import Execution, check_device
 from mlff_sim.errors import InputError, MissingExtra
@@ -40,6 +38,10 @@ class ModelFamily:
         extra: the extra of this package that installs them.
         accelerated: True if it can run where `Execution.device` says, on a GPU for instance.
         fault: why its entry point cannot be loaded, or empty.
+        images: what it makes of a periodic box: "none" (it describes molecules in vacuum), "local" (images within a
+            cutoff), or "unknown" (there may be more, such as an Ewald sum).
+        composition: True when `build` looks at elements, periodicity, charge and spin, but not at positions. Engines
+            that know the elements before the positions can then build at once, and tell mistakes at once.
     """
 
     build: Build
@@ -50,6 +52,8 @@ class ModelFamily:
     extra: str = ""
     accelerated: bool = False
     fault: str = ""
+    images: Literal["none", "local", "unknown"] = "unknown"
+    composition: bool = False
 
     @property
     def missing(self) -> list[str]:
@@ -135,8 +139,7 @@ def bind(model: Any, atoms: Atoms, execution: Execution | None = None) -> ForceP
     if isinstance(model, str):
         return load_model(model, atoms, execution)
     if isinstance(model, ForceProvider):
-        if not np.array_equal(model.numbers, atoms.numbers):
-            raise InputError("the given provider is bound to other atoms than the structure's.")
+        check_species(model.numbers, atoms, f"the given '{model.name}'")
         return model
     from mlff_sim.models.module import bind_module
 
@@ -160,12 +163,12 @@ def _student(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider
     from mlff_sim.models.shipped import student_path
 
     path = student_path(argument)
-    check_species(read_record(path)["numbers"], atoms, argument)
+    check_species(read_record(path)["numbers"], atoms, f"student '{argument}'")
     return load_student(path, execution)
 
 
-def check_species(numbers: list[int], atoms: Atoms, path: str) -> None:
-    """Refuse a student of another molecule, or of the same one with another order of atoms.
+def check_species(numbers: Iterable[int], atoms: Atoms, model: str) -> None:
+    """Refuse a model that is bound to another molecule, or to the same one with another order of atoms.
 
     Raises:
         InputError: naming both formulas, or the first atom out of order.
@@ -178,12 +181,10 @@ def check_species(numbers: list[int], atoms: Atoms, path: str) -> None:
         return
     trained = str(Formula(str(Symbols(mine))).convert("hill"))
     if sorted(mine) != sorted(given):
-        raise InputError(
-            f"student '{path}' was trained for {trained}; the structure is {atoms.get_chemical_formula('hill')}."
-        )
+        raise InputError(f"{model} is for {trained}; the structure is {atoms.get_chemical_formula('hill')}.")
     k = next(i for i, (a, b) in enumerate(zip(mine, given, strict=True)) if a != b)
     raise InputError(
-        f"student '{path}' is for {trained} in another atom order: "
+        f"{model} is for {trained} in another atom order: "
         f"its atom {k} is {Symbols(mine)[k]}, the structure's is {atoms.symbols[k]}; reorder it to {Symbols(mine)}."
     )
 
@@ -231,11 +232,23 @@ def _morse(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
 
 
 gfn2_xtb = ModelFamily(
-    _xtb("GFN2-xTB"), "tight binding, the embedded default teacher", requires=("tblite",), extra="xtb"
+    _xtb("GFN2-xTB"),
+    "tight binding, the embedded default teacher",
+    requires=("tblite",),
+    extra="xtb",
+    images="none",
+    composition=True,
 )
-gfn1_xtb = ModelFamily(_xtb("GFN1-xTB"), "tight binding, the older parametrisation", requires=("tblite",), extra="xtb")
+gfn1_xtb = ModelFamily(
+    _xtb("GFN1-xTB"),
+    "tight binding, the older parametrisation",
+    requires=("tblite",),
+    extra="xtb",
+    images="none",
+    composition=True,
+)
 ase_calculator = ModelFamily(
-    _ase, "any ASE calculator, from a function that returns one", argument="package.module:factory"
+    _ase, "any ASE calculator, from a function that returns one", argument="package.module:factory", composition=True
 )
 student = ModelFamily(
     _student,
@@ -244,6 +257,8 @@ student = ModelFamily(
     role="student",
     requires=("torch",),
     accelerated=True,
+    images="none",
+    composition=True,
 )
 mace = ModelFamily(
     _mace,
@@ -252,16 +267,26 @@ mace = ModelFamily(
     requires=("mace",),
     extra="mace",
     accelerated=True,
+    images="local",
+    composition=True,
 )
 chgnet = ModelFamily(
-    _chgnet, "CHGNet, pretrained for crystals of most elements", requires=("chgnet",), extra="chgnet", accelerated=True
+    _chgnet,
+    "CHGNet, pretrained for crystals of most elements",
+    requires=("chgnet",),
+    extra="chgnet",
+    accelerated=True,
+    images="local",
+    composition=True,
 )
 module = ModelFamily(
     _module,
     "your own network, from a function (of a package or of FILE.py) that returns a torch module",
     argument="package.module:factory",
     accelerated=True,
+    images="local",
+    composition=True,
 )
-lj = ModelFamily(_lj, "Lennard-Jones argon over all pairs", role="test")
-harmonic = ModelFamily(_harmonic, "harmonic bonds at the structure's own lengths", role="test")
-morse = ModelFamily(_morse, "Morse bonds at the structure's own lengths", role="test")
+lj = ModelFamily(_lj, "Lennard-Jones argon over all pairs", role="test", images="none", composition=True)
+harmonic = ModelFamily(_harmonic, "harmonic bonds at the structure's own lengths", role="test", images="none")
+morse = ModelFamily(_morse, "Morse bonds at the structure's own lengths", role="test", images="none")
