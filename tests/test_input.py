@@ -45,7 +45,7 @@ MISTAKES: dict[str, tuple[str, Callable[[], Atoms], dict[str, Any], str]] = {
         {},
         r"periodic along \(False, False, False\) and the structure along \(True, True, False\)",
     ),
-    "mixed-student": ("student:aspirin-gfn2", slab, {}, "trained for C9H8O4; the structure is H2O"),
+    "mixed-student": ("student:aspirin-gfn2", slab, {}, "is for C9H8O4; the structure is H2O"),
     "mixed-chgnet": ("chgnet", slab, {}, r"CHGNet describes crystals .*\(True, True, False\)"),
     "no-cell": (OWN, without_cell, {}, "cell vectors are zero or not independent"),
     "no-model-mace": ("mace:TEXT", water, {}, "cannot be read as a MACE model"),
