@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from mlff_sim.cli.console import FAIL, USAGE, error_line, quiet_threads
 from mlff_sim.cli.demo import demo
 from mlff_sim.cli.distill import distill
+from mlff_sim.cli.export import export
 from mlff_sim.cli.hybrid import hybrid
 from mlff_sim.cli.md import md
 from mlff_sim.cli.models import models
@@ -34,7 +35,7 @@ def _help(verb: Callable[..., int]) -> str:
     return "\n\n".join("\b\n" + p if p.startswith("  ") else p for p in paragraphs)
 
 
-for _verb in (distill, hybrid, md, validate, models, demo):
+for _verb in (distill, hybrid, md, validate, models, export, demo):
     app.command(help=_help(_verb))(_verb)
 
 

@@ -137,8 +137,8 @@ def _student(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider
     return load_student(path)
 
 
-def check_species(numbers: list[int], atoms: Atoms, path: str) -> None:
-    """Refuse a student of another molecule, or of the same one with another order of atoms.
+def check_species(numbers: list[int], atoms: Atoms, path: str, what: str = "student") -> None:
+    """Refuse a student (or what else is bound to its atoms) of another molecule, or with another order of atoms.
 
     Raises:
         InputError: naming both formulas, or the first atom out of order.
@@ -152,11 +152,11 @@ def check_species(numbers: list[int], atoms: Atoms, path: str) -> None:
     trained = str(Formula(str(Symbols(mine))).convert("hill"))
     if sorted(mine) != sorted(given):
         raise InputError(
-            f"student '{path}' was trained for {trained}; the structure is {atoms.get_chemical_formula('hill')}."
+            f"{what} '{path}' was trained for {trained}; the structure is {atoms.get_chemical_formula('hill')}."
         )
     k = next(i for i, (a, b) in enumerate(zip(mine, given, strict=True)) if a != b)
     raise InputError(
-        f"student '{path}' is for {trained} in another atom order: "
+        f"{what} '{path}' is for {trained} in another atom order: "
         f"its atom {k} is {Symbols(mine)[k]}, the structure's is {atoms.symbols[k]}; reorder it to {Symbols(mine)}."
     )
 
@@ -171,6 +171,12 @@ def _mace(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     from mlff_sim.models.mace import load_mace
 
     return load_mace(argument, atoms, execution)
+
+
+def _torchscript(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
+    from mlff_sim.models.torchscript_file import load_torchscript
+
+    return load_torchscript(argument, atoms, execution)
 
 
 def _lj(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
@@ -207,6 +213,9 @@ student = ModelFamily(
 )
 mace = ModelFamily(
     _mace, "a trained MACE model; its file is a pickle", argument="FILE", requires=("mace",), extra="mace"
+)
+torchscript = ModelFamily(
+    _torchscript, "a TorchScript file: positions (and box) to energy", argument="FILE", requires=("torch",)
 )
 lj = ModelFamily(_lj, "Lennard-Jones argon over all pairs", role="test")
 harmonic = ModelFamily(_harmonic, "harmonic bonds at the structure's own lengths", role="test")
