@@ -85,6 +85,7 @@ def openmm_force(
     *,
     atoms: Sequence[int] | None = None,
     periodic: bool | None = None,
+    backend: str = "auto",
     acceleration: Acceleration | str = "auto",
     dtype: str = "float32",
     charge: int = 0,
@@ -100,6 +101,8 @@ def openmm_force(
             model's business.
         periodic: use the periodic box; by default if the topology has one. For some of the atoms it must be said: with
             False they must be whole, not split across the box.
+        backend: "python" calls the model from OpenMM (`PythonForce`), "torchforce" puts its TorchScript into the
+            System (`mlff_sim.interfaces.torch_force`; extra torchforce); "auto" is "python".
         acceleration: as for `MLFFCalculator`.
         dtype: "float32" or "float64", of a module.
         charge: total charge of the model's atoms, e.
@@ -109,11 +112,13 @@ def openmm_force(
     Raises:
         InputError: OpenMM is missing or too old, or an index or element cannot be used.
     """
+    if backend not in ("auto", "python", "torchforce"):
+        raise InputError(f"backend '{backend}' is unknown; use 'auto', 'python' or 'torchforce'.")
     try:
         import openmm
     except ImportError:
         raise MissingExtra("openmm_force", "openmm") from None
-    if not hasattr(openmm, "PythonForce"):
+    if backend != "torchforce" and not hasattr(openmm, "PythonForce"):
         raise InputError(f"OpenMM {openmm.__version__} has no PythonForce; install OpenMM 8.5 or newer.")
     everything = list(topology.atoms())
     chosen = list(range(len(everything))) if atoms is None else [int(i) for i in atoms]
@@ -132,11 +137,17 @@ def openmm_force(
                 "the topology is periodic and the model acts on some of its atoms: say periodic=False (they are whole "
                 "molecules and see no images) or periodic=True."
             )
-    calculator = MLFFCalculator(model, acceleration=acceleration, dtype=dtype, charge=charge, spin=spin)
-    force = openmm.PythonForce(ModelCall(calculator, numbers, bool(periodic)))
+    if backend == "torchforce":
+        from mlff_sim.interfaces.torch_force import torch_force
+
+        plain = MLFFCalculator(model, device="cpu", acceleration="none", dtype=dtype, charge=charge, spin=spin)
+        force = torch_force(plain, numbers, bool(periodic), None if atoms is None else chosen)
+    else:
+        calculator = MLFFCalculator(model, acceleration=acceleration, dtype=dtype, charge=charge, spin=spin)
+        force = openmm.PythonForce(ModelCall(calculator, numbers, bool(periodic)))
     force.setName("mlff-sim")
     force.setForceGroup(force_group)
     force.setUsesPeriodicBoundaryConditions(bool(periodic))
-    if atoms is not None:
+    if atoms is not None and backend != "torchforce":
         force.setParticles(chosen)
     return force
