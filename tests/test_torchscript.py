@@ -165,7 +165,7 @@ def test_what_is_recorded_but_should_vary_is_refused(ethanol: Atoms, crystal: At
             ones = torch.from_numpy(np.ones(int(inputs[3].shape[1])))
             return super().forward(*inputs) + 0 * (ones * inputs[4][:, 0]).sum()
 
-    for kind, message in ((Mean, "records something that should vary"), (Fixed, "fails at another structure")):
+    for kind, message in ((Mean, "a number that should vary was recorded"), (Fixed, "fails at another structure")):
         for atoms in (ethanol, crystal):
             pbc = tuple(bool(p) for p in atoms.pbc)
             model = GraphProvider(kind(), atoms.numbers, pbc=pbc, execution=Execution(dtype="float64"))

@@ -109,7 +109,7 @@ def torch_force(
     from mlff_sim.models.torchscript_export import script_module
 
     example = _example(numbers, periodic)
-    module, _ = script_module(calculator._fitting(example), example, particles)
+    module, _ = script_module(calculator._fitting(example), example, particles, frozen=True)
     force = openmmtorch.TorchForce(module)
     force.setUsesPeriodicBoundaryConditions(periodic)
     return force

@@ -67,7 +67,7 @@ class _Student(torch.nn.Module):
 
 
 def script_module(
-    provider: ForceProvider, example: Atoms, particles: Sequence[int] | None = None
+    provider: ForceProvider, example: Atoms, particles: Sequence[int] | None = None, *, frozen: bool = False
 ) -> tuple[torch.jit.ScriptModule, dict[str, float]]:
     """A model as one TorchScript module of positions and, if periodic, box vectors, in nm and kJ/mol.
 
@@ -75,6 +75,8 @@ def script_module(
         provider: a student, a MACE or any other `GraphProvider`, on the CPU and not compiled.
         example: a structure of the provider's atoms to record at; its periodicity is the module's.
         particles: the model's atoms among all that the module will be given; None if they are all.
+        frozen: compare the module as it is after `torch.jit.freeze`, which whoever runs it may apply (openmm-torch
+            does): freezing removes every `detach`, and so changes derivatives that rely on it.
 
     Returns:
         The module, and its largest deviations from the provider in meV/atom and meV/A.
@@ -96,7 +98,8 @@ def script_module(
             raise
         except (RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"'{provider.name}' cannot be recorded as TorchScript ({_first_line(error)}).") from error
-    return module, _checked(module, provider, example, particles)
+        shown = torch.jit.freeze(module) if frozen else module
+    return module, _checked(shown, provider, example, particles)
 
 
 def _scripted(provider: ForceProvider, x: Array, cell: Array | None, common: tuple[Any, int]) -> Any:
@@ -152,7 +155,8 @@ def _checked(module: Any, provider: ForceProvider, example: Atoms, particles: Se
         if not (energies[-1] <= allowed_energy and forces[-1] <= allowed_force):
             raise InputError(
                 f"'{provider.name}' as TorchScript differs from the model itself by {energies[-1]:.3g} meV/atom and "
-                f"{forces[-1]:.3g} meV/A at a structure scaled by {scale:g}: it records something that should vary."
+                f"{forces[-1]:.3g} meV/A at a structure scaled by {scale:g}: a number that should vary was recorded, or "
+                "(for TorchForce) its derivatives rely on detach()."
             )
     return {"energy_deviation_meV_per_atom": max(energies), "force_deviation_meV_per_A": max(forces)}
 

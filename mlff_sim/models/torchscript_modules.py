@@ -37,23 +37,24 @@ def edges_in_a_box(x: Tensor, box: Tensor, cutoff: float) -> tuple[Tensor, Tenso
     first: list[Tensor] = []
     second: list[Tensor] = []
     images: list[Tensor] = []
-    rows = max(1, 250000 // (x.size(0) * extra.size(0)))
-    for start in range(0, x.size(0), rows):  # in blocks, so that the memory stays small
-        f = fractional[None] - fractional[start : start + rows, None]
+    rows = max(1, 20000 // (x.size(0) * extra.size(0)))
+    for start in range(0, x.size(0), rows):  # blocks that fit into the cache, against the atoms that follow
+        f = fractional[None, start:] - fractional[start : start + rows, None]
         nearest = -torch.round(f)
         d = ((f + nearest) @ box)[None] + (shift @ box)[:, None, None]
         found = torch.nonzero((d * d).sum(-1) < cutoff * cutoff)
         m, i, j = found[:, 0], found[:, 1], found[:, 2]
         s = nearest[i, j] + shift[m]
-        other = (i + start != j) | (s != 0.0).any(-1)
-        first.append((i + start)[other])
-        second.append(j[other])
-        images.append(s[other])
+        # Both directions of a pair; an atom and its own image are found in both already.
+        after, image = j > i, (j == i) & (s != 0.0).any(-1)
+        first += [i[after] + start, j[after] + start, i[image] + start]
+        second += [j[after] + start, i[after] + start, i[image] + start]
+        images += [s[after], -s[after], s[image]]
     return torch.stack([torch.cat(first), torch.cat(second)]), torch.cat(images)
 
 
 def model_atoms(positions: Tensor, rows: Tensor, total: int, nm: float) -> Tensor:
-    """Positions (n, 3) in A and float64, about their centre, from those of all particles in nm.
+    """Positions (n, 3) in A and float64 from those of all particles in nm.
 
     Args:
         positions: of all particles.
@@ -66,10 +67,14 @@ def model_atoms(positions: Tensor, rows: Tensor, total: int, nm: float) -> Tenso
     x = nm * positions.double()
     if total == 0:
         x = x.index_select(0, rows)
-    x = x - x.mean(0).detach()
     if not bool(torch.isfinite(x.detach().sum())):
         raise ValueError("a position is not a finite number")
     return x
+
+
+def centred(x: Tensor) -> Tensor:
+    """Positions about their centre: float32 has its finest steps near the origin."""
+    return x - x.mean(0).detach()
 
 
 def kilojoules(energies: Tensor, reference: float, kj: float) -> Tensor:
@@ -128,7 +133,7 @@ class InVacuum(Exported):
 
     def forward(self, positions: Tensor) -> Tensor:
         """Energy in kJ/mol, float64, shape ()."""
-        x = model_atoms(positions, self.rows, self.total, self.nm)
+        x = centred(model_atoms(positions, self.rows, self.total, self.nm))
         pairs = edges_in_vacuum(x.detach(), self.cutoff)
         images = torch.zeros(pairs.size(1), 3, dtype=self.box.dtype, device=x.device)
         energies: Tensor = self.network(x.to(self.box.dtype), self.box, pairs, images)
@@ -140,7 +145,8 @@ class InABox(InVacuum):
 
     def forward(self, positions: Tensor, boxvectors: Tensor) -> Tensor:  # type: ignore[override]
         """Energy in kJ/mol, float64, shape ()."""
-        x, box = model_atoms(positions, self.rows, self.total, self.nm), self.nm * boxvectors.double()
+        x = centred(model_atoms(positions, self.rows, self.total, self.nm))
+        box = self.nm * boxvectors.double()
         pairs, images = edges_in_a_box(x.detach(), box.detach(), self.cutoff)
         kind = self.box.dtype
         energies: Tensor = self.network(x.to(kind), box.to(kind), pairs, images.to(kind))
