@@ -103,7 +103,7 @@ def openmm_force(
             False they must be whole, not split across the box.
         backend: "python" calls the model from OpenMM (`PythonForce`), "torchforce" puts its TorchScript into the
             System (`mlff_sim.interfaces.torch_force`; extra torchforce); "auto" is "python".
-        acceleration: as for `MLFFCalculator`.
+        acceleration: as for `MLFFCalculator`; TorchForce runs the model as it is.
         dtype: "float32" or "float64", of a module.
         charge: total charge of the model's atoms, e.
         spin: their multiplicity.
