@@ -21,6 +21,8 @@ BOHR: float = _ase.Bohr
 """One Bohr radius in A."""
 KJ_PER_MOL: float = _ase.kJ / _ase.mol
 """One kJ/mol in eV."""
+KCAL_PER_MOL: float = _ase.kcal / _ase.mol
+"""One kcal/mol in eV."""
 NM: float = _ase.nm
 """One nanometre in A."""
 MEV: float = 1e-3

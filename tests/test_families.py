@@ -16,6 +16,7 @@ from test_providers import argon, strained
 from mlff_sim.acceleration import Execution
 from mlff_sim.forces import Evaluation, ForceProvider, check_provider
 from mlff_sim.models.registry import families, load_model
+from mlff_sim.models.torchscript_export import export_torchscript
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -59,6 +60,14 @@ def small_mace(folder: Path) -> str:
     return f"mace:{folder / 'small.model'}"
 
 
+def exported(folder: Path, atoms: Atoms) -> Case:
+    """The network of the example as a TorchScript file for these atoms."""
+    network = load_model(f"module:{EXAMPLES / 'own_module.py'}:build", atoms, Execution(dtype="float64"))
+    file = folder / f"{atoms.get_chemical_formula()}.pt"
+    export_torchscript(network, file, atoms)
+    return Case(f"torchscript:{file}", atoms)
+
+
 CASES: dict[str, Callable[[Path, Path, Atoms], list[Case]]] = {
     "gfn2-xtb": lambda tmp, student, shipped: [Case("gfn2-xtb", ethanol())],
     "gfn1-xtb": lambda tmp, student, shipped: [Case("gfn1-xtb", ethanol())],
@@ -77,6 +86,7 @@ CASES: dict[str, Callable[[Path, Path, Atoms], list[Case]]] = {
     "module": lambda tmp, student, shipped: [
         Case(f"module:{EXAMPLES / 'own_module.py'}:build", atoms) for atoms in (ethanol(), water())
     ],
+    "torchscript": lambda tmp, student, shipped: [exported(tmp, ethanol()), exported(tmp, water())],
     "chgnet": lambda tmp, student, shipped: [Case("chgnet", rock_salt(), dtype="float32")],
 }
 MOLECULES_ONLY = {"gfn2-xtb", "gfn1-xtb", "harmonic", "morse", "lj", "student"}

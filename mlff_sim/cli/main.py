@@ -13,6 +13,7 @@ from mlff_sim.cli.bench import bench
 from mlff_sim.cli.console import FAIL, USAGE, error_line, quiet_threads
 from mlff_sim.cli.demo import demo
 from mlff_sim.cli.distill import distill
+from mlff_sim.cli.export import export
 from mlff_sim.cli.hybrid import hybrid
 from mlff_sim.cli.md import md
 from mlff_sim.cli.models import models
@@ -35,7 +36,7 @@ def _help(verb: Callable[..., int]) -> str:
     return "\n\n".join("\b\n" + p if p.startswith("  ") else p for p in paragraphs)
 
 
-for _verb in (distill, hybrid, md, validate, bench, models, demo):
+for _verb in (distill, hybrid, md, validate, bench, export, models, demo):
     app.command(help=_help(_verb))(_verb)
 
 

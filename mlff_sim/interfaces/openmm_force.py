@@ -157,6 +157,7 @@ def openmm_force(
     *,
     atoms: Sequence[int] | None = None,
     periodic: bool | None = None,
+    backend: str = "auto",
     acceleration: Acceleration | str = "auto",
     device: str = "auto",
     dtype: str = "float32",
@@ -174,8 +175,10 @@ def openmm_force(
             model's business.
         periodic: use the periodic box; by default if the topology has one. For some of the atoms it must be said: with
             False they must be whole, not split across the box.
-        acceleration: as for `MLFFCalculator`.
-        device: as for `MLFFCalculator`.
+        backend: "python" calls the model from OpenMM (`PythonForce`), "torchforce" puts its TorchScript into the
+            System (`mlff_sim.interfaces.torch_force`; extra torchforce); "auto" is "python".
+        acceleration: as for `MLFFCalculator`; TorchForce runs the model as it is.
+        device: as for `MLFFCalculator`; TorchForce runs on the CPU.
         dtype: "float32" or "float64", of a module.
         charge: total charge of the model's atoms, e.
         spin: their multiplicity.
@@ -186,11 +189,13 @@ def openmm_force(
         InputError: OpenMM is missing or too old, an index or element cannot be used, the model is bound to another
             order of atoms, or the System constrains some of them.
     """
+    if backend not in ("auto", "python", "torchforce"):
+        raise InputError(f"backend '{backend}' is unknown; use 'auto', 'python' or 'torchforce'.")
     try:
         import openmm
     except ImportError:
         raise MissingExtra("openmm_force", "openmm") from None
-    if not hasattr(openmm, "PythonForce"):
+    if backend != "torchforce" and not hasattr(openmm, "PythonForce"):
         raise InputError(f"OpenMM {openmm.__version__} has no PythonForce; install OpenMM 8.5 or newer.")
     everything = list(topology.atoms())
     chosen = list(range(len(everything))) if atoms is None else [int(i) for i in atoms]
@@ -211,14 +216,27 @@ def openmm_force(
             )
     if system is not None:
         check_region(system, topology, chosen)
-    calculator = MLFFCalculator(model, acceleration=acceleration, device=device, dtype=dtype, charge=charge, spin=spin)
+    script = backend == "torchforce"
+    calculator = MLFFCalculator(
+        model,
+        acceleration="none" if script else acceleration,
+        device="cpu" if script else device,
+        dtype=dtype,
+        charge=charge,
+        spin=spin,
+    )
     call = ModelCall(calculator, numbers, bool(periodic), chosen)
     if not isinstance(model, str) or resolve(model)[0].composition:
         _tell_mistakes_now(call)
-    force = openmm.PythonForce(call)
+    if script:
+        from mlff_sim.interfaces.torch_force import torch_force
+
+        force = torch_force(calculator, numbers, bool(periodic), None if atoms is None else chosen)
+    else:
+        force = openmm.PythonForce(call)
     force.setName("mlff-sim")
     force.setForceGroup(force_group)
     force.setUsesPeriodicBoundaryConditions(bool(periodic))
-    if atoms is not None:
+    if atoms is not None and backend != "torchforce":
         force.setParticles(chosen)
     return force

@@ -213,6 +213,12 @@ def _module(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     return load_module(argument, atoms, execution)
 
 
+def _torchscript(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
+    from mlff_sim.models.torchscript_file import load_torchscript
+
+    return load_torchscript(argument, atoms, execution)
+
+
 def _lj(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     from mlff_sim.models.analytic import LennardJones
 
@@ -285,6 +291,13 @@ module = ModelFamily(
     argument="package.module:factory",
     accelerated=True,
     images="local",
+    composition=True,
+)
+torchscript = ModelFamily(
+    _torchscript,
+    "a TorchScript file: positions (and box) to energy",
+    argument="FILE",
+    requires=("torch",),
     composition=True,
 )
 lj = ModelFamily(_lj, "Lennard-Jones argon over all pairs", role="test", images="none", composition=True)
