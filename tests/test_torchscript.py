@@ -271,7 +271,7 @@ def test_a_record_is_held_against_the_structure(ethanol: Atoms, crystal: Atoms, 
     load_model(f"{name},length=nm", ethanol)
     with pytest.raises(InputError, match="says itself that length is in nm, not A"):
         load_model(f"{name},length=A", ethanol)
-    with pytest.raises(InputError, match=r"TorchScript model .* was trained for C2H6O; the structure is C9H8O4"):
+    with pytest.raises(InputError, match=r"TorchScript model .* is for C2H6O; the structure is C9H8O4"):
         load_model(name, read_structure("aspirin"))
     with pytest.raises(InputError, match="another atom order: its atom 0 is C, the structure's is H"):
         load_model(name, ethanol[::-1])
@@ -285,7 +285,7 @@ def test_a_record_is_held_against_the_structure(ethanol: Atoms, crystal: Atoms, 
         load_model(name, box)
     with pytest.raises(InputError, match="knows all or none"):
         export_torchscript(provider(box), tmp_path / "n.pt", box)
-    with pytest.raises(InputError, match="are run on the CPU here"):
+    with pytest.raises(InputError, match="runs on the CPU only"):
         load_model(name, ethanol, Execution(device="cuda"))
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from mlff_sim.acceleration import Acceleration
 from mlff_sim.errors import InputError
@@ -91,9 +92,10 @@ def script_module(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of every Python number; `_checked` finds those that matter
         try:
-            module = _scripted(
-                provider, np.asarray(example.positions), example.cell.array if all(pbc) else None, common
-            )
+            with _Slices():
+                module = _scripted(
+                    provider, np.asarray(example.positions), example.cell.array if all(pbc) else None, common
+                )
         except InputError:
             raise
         except (RuntimeError, TypeError, ValueError) as error:
@@ -159,6 +161,25 @@ def _checked(module: Any, provider: ForceProvider, example: Atoms, particles: Se
                 "(for TorchForce) its derivatives rely on detach()."
             )
     return {"energy_deviation_meV_per_atom": max(energies), "force_deviation_meV_per_A": max(forces)}
+
+
+class _Slices(TorchFunctionMode):
+    """Records `split` and `chunk` as slices.
+
+    TorchScript joins the gradients of the parts again, and forgets parts that nothing depends on: the gradient then has
+    too few columns (seen with torch 2.9, as "mat1 and mat2 shapes cannot be multiplied").
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        parts = func(*args, **(kwargs or {}))
+        if func not in (torch.split, Tensor.split, torch.chunk, Tensor.chunk):
+            return parts
+        given = {k: v for k, v in zip(("input", "sizes", "dim"), args, strict=False)} | (kwargs or {})
+        whole, dim, start, slices = given["input"], given.get("dim", 0), 0, []
+        for part in parts:
+            slices.append(torch.narrow(whole, dim, start, part.shape[dim]))
+            start += part.shape[dim]
+        return tuple(slices)
 
 
 def _first_line(error: BaseException) -> str:
