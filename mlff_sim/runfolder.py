@@ -33,7 +33,17 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 FORMAT, VERSION = "mlff-sim-run", 1
-ROWS = ("time_ps", "potential_energy", "kinetic_energy", "heat", "conserved", "residual_mae", "positions", "momenta")
+ROWS = (
+    "time_ps",
+    "potential_energy",
+    "kinetic_energy",
+    "heat",
+    "conserved",
+    "residual_mae",
+    "accepted",
+    "positions",
+    "momenta",
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class RunData:
         heat: eV, put in by the bath since the start, shape (rows, R).
         conserved: eV, K + U - heat, shape (rows, R).
         residual_mae: eV/A, mean |teacher - student| over components since the previous row, shape (rows, R); None in plain runs.
+        accepted: proposals accepted since the previous row, shape (rows, R); None where nothing is proposed.
         positions: A, shape (rows, R, n, 3).
         momenta: (eV u)^1/2, shape (rows, R, n, 3).
         wall: wall-clock figures by name.
@@ -62,6 +73,7 @@ class RunData:
     heat: Array
     conserved: Array
     residual_mae: Array | None
+    accepted: Array | None
     positions: Array
     momenta: Array
     wall: dict[str, Array]

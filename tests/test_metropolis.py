@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+from ase import Atoms
 from scipy.integrate import quad
 
 from mlff_sim.forces import Array, Evaluation, ForceProvider
 from mlff_sim.integrators.force_table import ForceTable
+from mlff_sim.integrators.fused import FusedStepper, _pieces
 from mlff_sim.integrators.metropolis import Metropolis
-from mlff_sim.integrators.schemes import baoab, respa, substeps, verlet
+from mlff_sim.integrators.schemes import baoab, merged, respa, substeps, verlet
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.state import State
 from mlff_sim.units import FS, KB
@@ -186,3 +189,38 @@ def test_respa_proposals_are_exact_too() -> None:
     for _ in range(100):
         plain.step()
     assert s.accepted.sum() / s.proposals > plain.accepted.sum() / plain.proposals
+
+
+def test_long_trajectories_are_compiled_in_pieces(ethanol: Atoms, make_student: Any, thermal: Any) -> None:
+    """The pieces are the trajectory, mostly one and the same, and take it where the whole takes it."""
+    student = make_student(ethanol)
+    scheme = merged(substeps(verlet("student"), 100))
+    pieces = _pieces(scheme)
+    assert tuple(item for piece in pieces for item in piece) == scheme
+    assert len(pieces) == 8 and len(set(pieces)) == 3
+    assert _pieces(merged(substeps(verlet("student"), 30))) == [merged(substeps(verlet("student"), 30))]
+    assert len(_pieces(substeps(baoab("student"), 100))) == 1, "noise is drawn for a segment"
+    ends = []
+    for kind in (Stepper, FusedStepper):
+        table = ForceTable({"student": student})
+        more = {"compile": False} if kind is FusedStepper else {}
+        s = kind(scheme, 100 * 0.5 * FS, ethanol.get_masses(), table, thermal(2), **more)
+        s.step()
+        assert table.calls["student"] == 2 * 101
+        ends.append(s.state)
+    # Float32 forces summed in another order: 1e-6 eV/A over 50 fs move a hydrogen by less than 2e-5 A.
+    assert np.abs(ends[0].positions - ends[1].positions).max() < 2e-5
+    assert np.abs(ends[0].positions - thermal(2).positions).max() > 0.05
+
+
+def test_from_the_command_line(ethanol: Atoms, student_file: Any, tmp_path: Any, cli: Any) -> None:
+    """`--scheme ghmc` reports its acceptance and samples, and refuses NVE."""
+    common = ["--structure", "ethanol", "--teacher", "morse", "--student", str(student_file), "--scheme", "ghmc"]
+    common += ["--k-steps", "3", "--duration-ps", "0.09", "--no-compile", "--no-baseline", "--replicas", "2"]
+    done = cli("hybrid", *common, "--out", str(tmp_path / "a"))
+    assert done.code in (0, 1), done.err
+    results = json.loads((tmp_path / "a" / "results.json").read_text())["ghmc"]
+    assert results["proposals"] == 2 * 56 and 0 <= results["acceptance"] <= 1
+    assert results["slowest"] in results["effective_samples_by_observable"]
+    refused = cli("hybrid", *common, "--ensemble", "nve", "--out", str(tmp_path / "b"))
+    assert refused.code == 2 and "ghmc" in refused.err and "Traceback" not in refused.err

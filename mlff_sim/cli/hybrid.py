@@ -46,8 +46,9 @@ def hybrid(
         str,
         typer.Option(
             "--scheme",
-            metavar="respa|mollified",
-            help="How the teacher corrects: at every atom, or with X-H stretches left to the student (longer steps).",
+            metavar="respa|mollified|ghmc",
+            help="How the teacher corrects: at every atom; with X-H stretches left to the student (longer steps); or by "
+            "accepting trajectories of K student steps, which samples its ensemble exactly and has no time.",
         ),
     ] = "respa",
     resume: o.Resume = False,

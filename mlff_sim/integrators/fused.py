@@ -25,6 +25,9 @@ from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.student import Student
 from mlff_sim.state import State
 
+PIECE, LONGEST = 16, 40
+"""Inner steps compiled as one piece of a longer trajectory, and the longest that is compiled whole."""
+
 Segment = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, ...]]
 
 
@@ -63,12 +66,15 @@ class FusedStepper(Stepper):
             self.scheme, key=lambda item: isinstance(item[0], Kick) and item[0].force != fast
         ):
             flows = tuple(group)
-            drifts = sum(isinstance(flow, Drift) for flow, _ in flows)
-            if is_slow or not drifts:
-                self.program.append((flows, None, 0, 0))
-            else:
-                baths = sum(isinstance(flow, Bath) for flow, _ in flows)
-                self.program.append((flows, self._segment(flows), baths, _evaluations(flows)))
+            compiled: dict[Scheme, Segment] = {}
+            for piece in [flows] if is_slow else _pieces(flows):
+                if is_slow or not any(isinstance(flow, Drift) for flow, _ in piece):
+                    self.program.append((piece, None, 0, 0))
+                    continue
+                if piece not in compiled:
+                    compiled[piece] = self._segment(piece)
+                baths = sum(isinstance(flow, Bath) for flow, _ in piece)
+                self.program.append((piece, compiled[piece], baths, _evaluations(piece)))
 
     def _segment(self, flows: Scheme) -> Segment:
         network, mass = self.student.network, torch.from_numpy(self.masses)[:, None]
@@ -141,6 +147,26 @@ class FusedStepper(Stepper):
             answer = Evaluation(energy.double().numpy() + self.student.energy_shift, forces.double().numpy())
             self.forces.put(name, answer, calls=n, seconds=seconds)
             seconds = 0.0
+
+
+def _pieces(flows: Scheme) -> list[Scheme]:
+    """A segment as it is, or, if it is long and draws no noise, in pieces that end with kicks and are mostly alike.
+
+    A compiler unrolls all steps of a segment, and takes seconds for each; long trajectories repeat one piece instead.
+    """
+    if _evaluations(flows) <= LONGEST or any(isinstance(flow, Bath) for flow, _ in flows):
+        return [flows]
+    units: list[Scheme] = [()]
+    for item in flows:
+        units[-1] += (item,)
+        if isinstance(item[0], Kick):
+            units.append(())
+    units = [u for u in units if u]
+    head = 0 if any(isinstance(flow, Drift) for flow, _ in units[0]) else 1
+    pieces = [units[0]] if head else []
+    for start in range(head, len(units), PIECE):
+        pieces.append(tuple(item for unit in units[start : start + PIECE] for item in unit))
+    return pieces
 
 
 def _evaluations(flows: Scheme) -> int:

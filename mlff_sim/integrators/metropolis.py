@@ -37,7 +37,7 @@ class Metropolis(Stepper):
     Attributes:
         heat: eV, (replicas,), what the refreshed momenta and the accepted changes of H have put in: `K + U - heat` stays
             what it was, by construction.
-        proposals: of each replica, so far since `count` was last asked.
+        proposals: of each replica, since the last restart.
         accepted: of these, shape (replicas,).
     """
 
@@ -46,8 +46,12 @@ class Metropolis(Stepper):
         if proposer.bath is not None or not is_symmetric(proposer.scheme):
             raise ValueError("only reversible proposals keep the ensemble: a symmetric scheme without a bath.")
         self.proposer, self.target = proposer, target
-        self.proposals, self.accepted = 0, np.zeros(len(proposer.state.positions))
         super().__init__(proposer.scheme, proposer.timestep, proposer.masses, proposer.forces, proposer.state, bath)
+
+    def restart(self, state: State, bath: Langevin | None) -> None:
+        """Go to another state, and count anew."""
+        super().restart(state, bath)
+        self.proposals, self.accepted = 0, np.zeros(len(state.positions))
 
     def potential(self) -> Array:
         """eV, shape (replicas,): the energy that decides."""

@@ -58,6 +58,7 @@ def results(assessment: Assessment) -> dict[str, Any]:
         "residual": None
         if main.residual is None or not main.residual.size
         else {"force_mae_meV_per_A": float(main.residual.mean())},
+        "ghmc": _ghmc(main),
         "student": None if student is None else {"force_mae_meV_per_A": errors.get("force_mae_meV_per_A")},
         "runs": [_run(run) for run in assessment.runs],
     }
@@ -80,6 +81,21 @@ def _speedup(run: RunAssessment) -> dict[str, Any] | None:
         "investment_s": run.speed.investment_s,
         "hybrid_s_per_ps": m.hybrid_s_per_ps if m else None,
         "baseline_s_per_ps": m.baseline_s_per_ps if m else None,
+    }
+
+
+def _ghmc(run: RunAssessment) -> dict[str, Any] | None:
+    if run.ghmc is None:
+        return None
+    g = run.ghmc
+    return {
+        "acceptance": g.acceptance,
+        "acceptance_ci95": g.ci95,
+        "proposals": g.proposals,
+        "effective_samples": g.effective_samples,
+        "effective_samples_per_s": g.effective_samples_per_s,
+        "slowest": g.slowest,
+        "effective_samples_by_observable": dict(g.effective),
     }
 
 

@@ -133,6 +133,20 @@ def _structure(r: RdfResult) -> Row:
 def _reported(run: RunAssessment) -> Iterator[Row]:
     if run.speed:
         yield from _speed(run.speed, _step(run))
+    if run.ghmc:
+        g = run.ghmc
+        interval = f"(95 %: {100 * g.ci95[0]:.1f} to {100 * g.ci95[1]:.1f})"
+        rate = f", {number(g.effective_samples_per_s)} a second" if g.effective_samples_per_s else ""
+        yield Row(
+            "Proposals accepted",
+            f"{100 * g.acceptance:.1f} % {interval}",
+            "",
+            None,
+            f"{g.proposals} trajectories of the student, accepted on K + U_teacher: the teacher's ensemble, exactly. Time "
+            "is not physical.",
+        )
+        value = f"{number(g.effective_samples)}{rate}"
+        yield Row("Effective samples", value, "", None, f"Of the slowest of {len(g.effective)}: {g.slowest}.")
     stretches = run.settings.get("students_stretches")
     if stretches:
         yield Row(

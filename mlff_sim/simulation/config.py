@@ -9,7 +9,7 @@ import numpy as np
 from mlff_sim.errors import InputError
 
 ENSEMBLES = ("nve", "nvt")
-SCHEMES = ("respa", "mollified")
+SCHEMES = ("respa", "mollified", "ghmc")
 CHECKPOINT_STEPS = 200
 """Outer steps between checkpoints of a long run; fixed by the settings, because the teacher's memory is dropped there."""
 
@@ -34,7 +34,9 @@ class RunConfig:
         seed: of everything random.
         baseline: time the all-teacher baseline in alternating blocks.
         scheme: how the teacher corrects: "respa" kicks with teacher minus student; "mollified" takes this residual
-            with the X-H bonds at fixed lengths, so that those stretches are the student's and cannot resonate.
+            with the X-H bonds at fixed lengths, so that those stretches are the student's and cannot resonate; "ghmc"
+            accepts or refuses trajectories of `k_steps` steps of the student, which samples the teacher's ensemble
+            exactly and has no time.
         compile: compile the inner loop.
         amp: bfloat16 products in the student's hidden layers.
     """
@@ -79,6 +81,10 @@ class RunConfig:
             raise InputError(f"k_steps = {self.k_steps} needs a student; plain dynamics has k_steps = 1.")
         if self.student is None and self.scheme != "respa":
             raise InputError(f"scheme '{self.scheme}' needs a student; it is a way to combine two models.")
+        if self.scheme == "ghmc" and self.ensemble != "nvt":
+            raise InputError(
+                f"scheme 'ghmc' samples at constant temperature; ensemble '{self.ensemble}' needs another."
+            )
         if self.every is not None and self.every < 1:
             raise InputError(f"every = {self.every} must be at least 1 (outer steps between frames).")
         if self.replicas is not None and self.replicas < 1:

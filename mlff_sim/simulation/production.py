@@ -13,6 +13,7 @@ import numpy as np
 
 from mlff_sim.errors import NonFinite, SimulationStopped
 from mlff_sim.forces import Array, Evaluation
+from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.stepper import Stepper
 from mlff_sim.progress import Progress
 from mlff_sim.runfolder import RunWriter
@@ -134,6 +135,9 @@ class Production:
                 self._measure_residual()
             row["residual_mae"] = self.residual_sum / self.residual_steps
             self.residual_sum, self.residual_steps = np.zeros_like(self.residual_sum), 0
+        if isinstance(s, Metropolis):
+            row["accepted"] = s.accepted  # since the row before
+            s.accepted = np.zeros_like(s.accepted)
         for name, value in row.items():
             self.rows.setdefault(name, []).append(value)
 
@@ -149,6 +153,8 @@ class Production:
         empty |= dict.fromkeys(("potential_energy", "kinetic_energy", "heat", "conserved"), flat)
         if self.hybrid:
             empty["residual_mae"] = flat
+        if isinstance(self.stepper, Metropolis):
+            empty["accepted"] = flat
         rows = {k: np.array(self.rows[k]) if self.rows.get(k) else np.zeros(shape) for k, shape in empty.items()}
         self.writer.segment(rows, {k: np.array(v) for k, v in self.wall.items()}, checkpoint)
         self.rows, self.wall = {}, {}

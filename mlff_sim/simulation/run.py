@@ -13,8 +13,9 @@ import numpy as np
 from mlff_sim.errors import InputError, SimulationStopped
 from mlff_sim.forces import Array, ForceProvider, evaluate
 from mlff_sim.integrators.force_table import MOLLIFIED, ForceTable
+from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.mollifier import Mollifier
-from mlff_sim.integrators.schemes import baoab, respa, verlet
+from mlff_sim.integrators.schemes import baoab, respa, substeps, verlet
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.registry import load_model, resolve
 from mlff_sim.progress import Progress, Silent
@@ -152,8 +153,11 @@ class Run:
         config = self.config
         inside = baoab if ensemble == "nvt" else verlet
         fast, scheme, differences = "teacher", inside("teacher"), {}
+        exact = config.scheme == "ghmc"
         if config.student:
             fast, scheme = "student", respa("residual", inside("student"), config.k_steps)
+            if exact:
+                scheme = substeps(verlet("student"), config.k_steps)
             differences = {"residual": ("teacher", "student")}
             if self.mollifier is not None:
                 differences = {"residual": ("teacher" + MOLLIFIED, "student" + MOLLIFIED)}
@@ -161,12 +165,17 @@ class Run:
         bath = None
         if ensemble == "nvt":
             bath = Langevin(config.temperature_K, self._friction, seed, self.replicas)
-        arguments = (scheme, config.outer_step_fs * FS, self.masses, table, state, bath)
+        arguments = (scheme, config.outer_step_fs * FS, self.masses, table, state, None if exact else bath)
         if hasattr(self.providers[fast], "network"):
             from mlff_sim.integrators.fused import FusedStepper
 
-            return FusedStepper(*arguments, fast=fast, compile=compile, amp=config.amp)
-        return Stepper(*arguments)
+            stepper: Stepper = FusedStepper(*arguments, fast=fast, compile=compile, amp=config.amp)
+        else:
+            stepper = Stepper(*arguments)
+        if not exact:
+            return stepper
+        assert bath is not None
+        return Metropolis(stepper, bath)
 
     @property
     def _friction(self) -> float:

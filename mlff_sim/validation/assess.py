@@ -16,6 +16,7 @@ from mlff_sim.units import MEV
 from mlff_sim.validation.breakeven import Speedup, measured_speedup
 from mlff_sim.validation.energy import BLOCKS, Drift, nve_drift
 from mlff_sim.validation.ensemble import Temperatures, kinetic_temperatures
+from mlff_sim.validation.montecarlo import MonteCarlo, monte_carlo, observables
 from mlff_sim.validation.rdf import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.verdict import Verdict, worst
 
@@ -54,6 +55,10 @@ class Run(Protocol):
     def conserved(self) -> Array: ...  # noqa: D102
     @property
     def residual_mae(self) -> Array | None: ...  # noqa: D102
+    @property
+    def accepted(self) -> Array | None: ...  # noqa: D102
+    @property
+    def potential_energy(self) -> Array: ...  # noqa: D102
     @property
     def positions(self) -> Array: ...  # noqa: D102
     @property
@@ -106,6 +111,7 @@ class RunAssessment:
         temperatures: judged in NVT, reported in NVE.
         rdf: None without a reference.
         speed: None for plain dynamics.
+        ghmc: None where nothing was proposed.
         notes: what was not judged and why, or how the run ended.
     """
 
@@ -119,6 +125,7 @@ class RunAssessment:
     temperatures: Temperatures | None
     rdf: RdfResult | None
     speed: Speed | None
+    ghmc: MonteCarlo | None
     notes: tuple[str, ...]
 
     @property
@@ -330,8 +337,25 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
         temperatures=temperatures,
         rdf=rdf,
         speed=_speed(run) if settings.get("kind") == "hybrid" else None,
+        ghmc=_monte_carlo(run, rows, keep),
         notes=tuple(notes),
     )
+
+
+def _monte_carlo(run: Run, rows: NDArray[np.bool_], keep: NDArray[np.bool_]) -> MonteCarlo | None:
+    """Acceptance over all rows but the first, which precedes all proposals; samples after equilibration."""
+    if run.accepted is None or rows.sum() < 2:
+        return None
+    structure = run.settings["structure"]
+    series = observables(
+        run.positions[keep],
+        run.potential_energy[keep],
+        np.asarray(structure["masses"], dtype=np.float64),
+        structure["bonds"],
+        np.asarray(structure["numbers"]),
+    )
+    wall_s = (run.settings.get("wall_s") or {}).get("total")
+    return monte_carlo(run.accepted[rows][1:], int(run.settings["every"]), series, wall_s)
 
 
 def _ending(settings: Mapping[str, Any]) -> str:

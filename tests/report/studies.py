@@ -30,6 +30,11 @@ class FakeRun:
     positions: Array
     momenta: Array
     wall: dict[str, Array] = field(default_factory=dict)
+    accepted: Array | None = None
+
+    @property
+    def potential_energy(self) -> Array:
+        return self.conserved
 
 
 def make_run(
