@@ -102,6 +102,8 @@ def test_compiled_it_says_the_same_for_any_number_of_edges(crystal: Atoms) -> No
     assert report["compiled"] and report["because"] == "engaged" and report["compile_s"] > 0
     assert report["recompilations"] == 0 and report["padded_edges"] == 0
     assert report["force_deviation_meV_per_A"] < 0.1 and report["accelerated_ms"] > 0
+    columns = [np.asfortranarray(a) for a in (crystal.positions, crystal.cell.array)]  # another order in memory
+    same(fast(*columns), slow(crystal.positions, crystal.cell.array))
     assert slow.report()["because"] == "compile = False" and not slow.report()["compiled"]
 
 
@@ -383,6 +385,18 @@ def test_the_largest_deviation_of_all_graphs_is_told(ethanol: Atoms, monkeypatch
     p(0.9 * ethanol.positions)
     assert p.function.compilations == 2 and p.report()["compiled"]
     assert p.report()["force_deviation_meV_per_A"] == pytest.approx(0.5, rel=0.1)
+
+
+def test_inputs_of_a_graph_have_one_order_in_memory(ethanol: Atoms) -> None:
+    """Compiled graphs are not asked to look."""
+    from mlff_sim.models.graph_batch import Graph, side_by_side
+
+    columns, cell = np.asfortranarray(ethanol.positions), np.asfortranarray(np.diag([9.0, 8.0, 7.0]) + 0.1)
+    p = GraphProvider(Pairs(), ethanol.numbers, pbc=(True,) * 3)
+    pairs = p.lists[0](columns, cell, p.pbc)
+    graph = Graph(p.numbers, columns, pairs[0], np.asfortranarray(pairs[1] @ cell))
+    for inputs in (p._inputs(columns, cell), side_by_side([graph], p.device, torch.float32)[0]):
+        assert all(t.is_contiguous() for t in inputs)
 
 
 def test_settings_that_make_no_sense() -> None:
