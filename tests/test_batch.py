@@ -142,6 +142,22 @@ def test_networks_that_cannot_take_several_at_once_are_called_one_by_one(kind: t
         compare(evaluate_batch(kind(), many, dtype="float64"), [alone(kind(), a) for a in many], 1e-10)
 
 
+def test_cells_of_their_own_for_what_cannot_batch() -> None:
+    crystals = [bulk("Cu", a=3.6 + 0.05 * k, cubic=True) for k in range(3)]
+    name = "ase:ase.calculators.emt:EMT"
+    compare(evaluate_batch(name, crystals), [alone(name, a) for a in crystals], 1e-10)
+    assert len({float(e.energy) for e in evaluate_batch(name, crystals)}) == 3
+
+
+def test_what_is_periodic_needs_a_model_that_sees_it(ethanol: Atoms) -> None:
+    box = ethanol.copy()
+    box.set_cell([9, 9, 9])
+    box.pbc = True
+    for model in ("morse", GraphProvider(Pairs(), ethanol.numbers)):
+        with pytest.raises(InputError, match=r"structure 0: the model .* is periodic along"):
+            evaluate_batch(model, [box, box])
+
+
 def test_a_network_may_keep_a_table_of_numbers() -> None:
     module = Pairs()
     module.register_buffer("numbers", torch.arange(10))

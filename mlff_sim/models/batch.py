@@ -11,7 +11,7 @@ from mlff_sim.acceleration import Acceleration, Execution, chosen
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Evaluation, ForceProvider, evaluate
 from mlff_sim.models.graph import GraphProvider
-from mlff_sim.models.registry import bind
+from mlff_sim.models.registry import bind, check_periodicity
 from mlff_sim.neighbors import check_cell
 
 if TYPE_CHECKING:
@@ -80,7 +80,9 @@ def evaluate_batch(
 
 def _bound(model: Any, structures: Sequence[Atoms], k: int, execution: Execution) -> ForceProvider:
     try:
-        return bind(model, structures[k], execution)
+        provider = bind(model, structures[k], execution)
+        check_periodicity(provider, structures[k])
+        return provider
     except InputError as error:
         raise InputError(f"structure {k}: {error}") from error
 
