@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,20 @@ def test_what_is_periodic_needs_a_model_that_sees_it(ethanol: Atoms) -> None:
     for model in ("morse", GraphProvider(Pairs(), ethanol.numbers)):
         with pytest.raises(InputError, match=r"structure 0: the model .* is periodic along"):
             evaluate_batch(model, [box, box])
+
+
+def test_a_part_too_large_for_this_machine_is_halved() -> None:
+    """Ten petabytes, as PyTorch itself refuses them; and other errors are not taken for that."""
+    from mlff_sim.models.graph_batch import in_parts
+
+    def call(items: Sequence[int]) -> Sequence[int]:
+        if len(items) > 1:
+            torch.empty(10**16, dtype=torch.uint8)
+        return items
+
+    assert in_parts([1, 2, 3], [1.0] * 3, 3.0, call) == [1, 2, 3]
+    with pytest.raises(RuntimeError, match="size"):
+        in_parts([1, 2], [1.0] * 2, 2.0, lambda items: torch.zeros(2) + torch.zeros(3))
 
 
 def test_a_network_may_keep_a_table_of_numbers() -> None:

@@ -144,8 +144,10 @@ def _parts(sizes: Sequence[float], limit: float) -> Iterator[slice]:
 def _halving(items: Sequence[Item], call: Callable[[Sequence[Item]], Sequence[Any]]) -> Sequence[Any]:
     try:
         return call(items)
-    except (torch.OutOfMemoryError, MemoryError):
-        if len(items) == 1:
+    except (RuntimeError, MemoryError) as error:
+        # On a CPU, PyTorch's is a plain RuntimeError.
+        full = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if not full or len(items) == 1:
             raise
     torch.cuda.empty_cache()
     half = len(items) // 2
