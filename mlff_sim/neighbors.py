@@ -38,15 +38,23 @@ class NeighborList:
         self, positions: Array, cell: Array | None = None, pbc: tuple[bool, ...] = (False, False, False)
     ) -> tuple[NDArray[np.int64], Array]:
         """Pairs (2, E) and image shifts S (E, 3) for positions (n, 3) in A and a cell (3, 3)."""
+        self.candidates(positions, cell, pbc)
         x, h = np.asarray(positions, dtype=np.float64), np.zeros((3, 3)) if cell is None else np.asarray(cell)
-        if self._stale(x, h, pbc):
-            self._build(x, h, pbc)
         i, j = self._pairs
         d = x[j] - x[i]
         if any(pbc):
             d += self._images @ h
         near = np.einsum("ei,ei->e", d, d) < self.cutoff**2
         return np.ascontiguousarray(self._pairs[:, near]), self._images[near]
+
+    def candidates(
+        self, positions: Array, cell: Array | None = None, pbc: tuple[bool, ...] = (False, False, False)
+    ) -> tuple[NDArray[np.int64], Array]:
+        """The same for all pairs that have been kept, those beyond the cutoff too; they change with `rebuilds` only."""
+        x, h = np.asarray(positions, dtype=np.float64), np.zeros((3, 3)) if cell is None else np.asarray(cell)
+        if self._stale(x, h, pbc):
+            self._build(x, h, pbc)
+        return self._pairs, self._images
 
     def _stale(self, x: Array, h: Array, pbc: tuple[bool, ...]) -> bool:
         if self._where is None or self._where[0].shape != x.shape or self._where[2] != pbc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import Any
 
@@ -17,6 +18,7 @@ from mlff_sim.errors import InputError
 from mlff_sim.forces import Evaluation, check_provider, stacked
 from mlff_sim.models import compiled as compiled_module
 from mlff_sim.models.graph import GraphProvider
+from mlff_sim.neighbors import NeighborList
 
 EAGER = Acceleration(compile=False)
 
@@ -265,6 +267,30 @@ def test_a_module_that_uses_the_cell_in_its_own_way_is_looped_over(crystal: Atom
     many = p(x, crystal.cell.array)
     assert p._loops
     np.testing.assert_allclose(many.energy[0], p(x[0], crystal.cell.array).energy, rtol=1e-6)
+
+
+@pytest.mark.parametrize("envelope", [True, False])
+def test_edges_are_left_unpruned_where_the_list_dominates_and_they_do_not_matter(
+    crystal: Atoms, envelope: bool, eagerly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pruning made to cost 20 ms. A model without an envelope feels edges beyond the cutoff, and never gets them."""
+    prune = NeighborList.__call__
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(0.02)
+        return prune(*arguments)
+
+    monkeypatch.setattr(NeighborList, "__call__", slowly)
+    execution = Execution(acceleration=Acceleration(compile=True, skin_A=0.6))
+    fast = GraphProvider(Pairs(envelope=envelope), crystal.numbers, pbc=(True,) * 3, execution=execution)
+    slow = GraphProvider(Pairs(envelope=envelope), crystal.numbers, pbc=(True,) * 3)
+    x, h = crystal.positions, crystal.cell.array
+    rng = np.random.default_rng(3)
+    for scale in (1.0, 1.0, 1.01, 0.97):  # the list is kept, and built anew
+        y = scale * x + 0.05 * rng.standard_normal(x.shape)
+        same(fast(y, scale * h), slow(y, scale * h))
+    assert fast.report()["edges"] == ("within cutoff + skin" if envelope else "within cutoff")
+    assert fast.report()["compiled"] and fast.report()["list_rebuilds"] > 1
 
 
 def test_the_module_stays_as_it_is(ethanol: Atoms) -> None:

@@ -35,6 +35,8 @@ from mlff_sim.neighbors import NeighborList
 
 EXPANDED = 1.02
 """Scale of the second structure on which is seen whether a module can take several in one call."""
+TRIALS = 5
+"""Calls of either kind before it is decided which edges the model is given."""
 
 
 class GraphModel(Protocol):
@@ -136,6 +138,8 @@ class GraphProvider:
         self.pbc = tuple(bool(p) for p in pbc)
         self.reference = np.zeros(len(self.numbers)) if reference is None else np.asarray(reference, dtype=np.float64)
         self.lists = [NeighborList(self.cutoff, self.acceleration.skin_A)]
+        self._edges: tuple[Any, ...] = (None,)
+        self._unpruned: bool | None = None  # all pairs within cutoff + skin; None until tried
         self.memory_GB: float | None = None
         self._many: dict[int, Accelerated] = {}
         self._loops = False
@@ -177,6 +181,7 @@ class GraphProvider:
             "transfer_ms": 1e3 * self.seconds["transfer"] / calls,
             "model_ms": 1e3 * model / calls,
             "list_rebuilds": sum(n.rebuilds for n in self.lists),
+            "edges": "within cutoff + skin" if self._unpruned else "within cutoff",
             "device": str(self.device),
             "batches": {count: many.report() for count, many in self._many.items()},
         }
@@ -195,6 +200,8 @@ class GraphProvider:
             return [inputs, self._inputs(shaken, cell)]
 
         answer = self.function(inputs, frames)
+        if self._unpruned is None and self.function.calls["accelerated"]:
+            self._unpruned = self._better_unpruned(positions, cell)
         start = time.perf_counter()
         evaluation = self._answer(*(t.cpu() for t in answer), cell=cell)
         self.seconds["transfer"] += time.perf_counter() - start
@@ -204,21 +211,53 @@ class GraphProvider:
 
     def _inputs(self, positions: Array, cell: Array | None) -> Tensors:
         start = time.perf_counter()
-        pairs, images = self.lists[0](positions, cell, self.pbc)
+        if self._unpruned:
+            pairs, images = self.lists[0].candidates(positions, cell, self.pbc)
+        else:
+            pairs, images = self.lists[0](positions, cell, self.pbc)
         found = time.perf_counter()
         # float32 has its finest steps near the origin; and compiled graphs take rows to follow each other in memory.
         x = np.ascontiguousarray(positions - positions.mean(axis=0))
         assert self.cutoff is not None
         box = np.array(cell, order="C") if cell is not None and any(self.pbc) else 2 * self.cutoff * np.eye(3)
+        edges = self._edges[1:]
+        if not self._unpruned or self._edges[0] is not pairs:
+            edges = torch.from_numpy(pairs).to(self.device), torch.from_numpy(images).to(self.device, self._dtype)
+            self._edges = (pairs, *edges)
         inputs = (
             torch.from_numpy(x).to(self.device, self._dtype),
             torch.from_numpy(box).to(self.device, self._dtype),
-            torch.from_numpy(pairs).to(self.device),
-            torch.from_numpy(images).to(self.device, self._dtype),
+            *edges,
         )
         self.seconds["list"] += found - start
         self.seconds["transfer"] += time.perf_counter() - found
         return inputs
+
+    def _better_unpruned(self, positions: Array, cell: Array | None) -> bool:
+        """True if the accelerated model is faster on all pairs within cutoff + skin, which need no work at most steps.
+
+        That is so where the list dominates, as on a GPU. It needs an envelope that is zero beyond the cutoff; whether it
+        is, is seen on this frame: the same forces to the rounding of the model.
+        """
+        if self.acceleration.padded or self.acceleration.skin_A == 0:
+            return False
+        ms, forces = {}, {}
+        f = self.function
+        booked = dict(self.seconds), dict(f.seconds), dict(f.calls)
+        begun = time.perf_counter()
+        for self._unpruned in (False, True):
+            spent = []
+            for _ in range(TRIALS):
+                start = time.perf_counter()
+                answer = self.function(self._inputs(positions, cell), list)
+                forces[self._unpruned] = answer[1].cpu()
+                spent.append(time.perf_counter() - start)
+            ms[self._unpruned] = float(np.median(spent))
+        self.seconds, f.seconds, f.calls = booked
+        f.seconds["compiling"] += time.perf_counter() - begun
+        rounding = 100 * torch.finfo(self._dtype).eps * float(forces[False].abs().max())
+        same = float((forces[True] - forces[False]).abs().max()) <= rounding
+        return same and ms[True] < ms[False]
 
     def _padded(self, inputs: Tensors, length: int) -> Tensors:
         """Edges up to a number: from atom 0 to an image of itself that is farther away than the cutoff."""

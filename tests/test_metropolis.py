@@ -1,0 +1,188 @@
+"""Hybrid Monte Carlo with a student is exact for the teacher, whatever the student is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+
+from mlff_sim.forces import Array, Evaluation, ForceProvider
+from mlff_sim.integrators.force_table import ForceTable
+from mlff_sim.integrators.metropolis import Metropolis
+from mlff_sim.integrators.schemes import baoab, respa, substeps, verlet
+from mlff_sim.integrators.stepper import Langevin, Stepper
+from mlff_sim.state import State
+from mlff_sim.units import FS, KB
+
+KT = KB * 300.0
+
+
+class Well:
+    """U = barrier (x^2 - 1)^2 + tilt x + kappa (y^2 + z^2) / 2 for one atom: two wells of different depth along x."""
+
+    cutoff, dtype, conservative, batched = None, "float64", True, True
+
+    def __init__(self, barrier: float, tilt: float, name: str = "well") -> None:
+        self.numbers, self.barrier, self.tilt, self.name = np.array([1]), barrier * KT, tilt * KT, name
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        return {"name": self.name}
+
+    def reset(self) -> None:
+        pass
+
+    def energy(self, x: Any) -> Any:
+        return self.barrier * (x**2 - 1) ** 2 + self.tilt * x
+
+    def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
+        x, rest = positions[..., 0], positions[..., 1:]
+        forces = np.concatenate([-(4 * self.barrier * x * (x**2 - 1) + self.tilt)[..., None], -KT * rest], axis=-1)
+        return Evaluation((self.energy(x) + 0.5 * KT * (rest**2).sum(-1)).sum(-1), forces)
+
+
+def chain(
+    teacher: ForceProvider, student: ForceProvider, k: int, friction: float, replicas: int, seed: int = 3
+) -> Metropolis:
+    table = ForceTable({"teacher": teacher, "student": student}, {"residual": ("teacher", "student")})
+    n = len(teacher.numbers)
+    rng, masses = np.random.default_rng(seed), np.full(n, 12.0)
+    start = State(rng.choice([-1.0, 1.0], (replicas, n, 3)), rng.standard_normal((replicas, n, 3)) * np.sqrt(12 * KT))
+    scheme = substeps(verlet("student"), k)
+    proposer = Stepper(scheme, k * 10 * FS, masses, table, start)
+    return Metropolis(proposer, Langevin(300.0, friction, seed, replicas))
+
+
+@pytest.mark.parametrize(
+    ("friction", "student"),
+    [(1e6, Well(1.0, 1.0, "bad")), (5.0, Well(1.0, 1.0, "bad")), (5.0, Well(2.5, 0.0, "fair"))],
+    ids=["all momenta new", "some new", "a fair student"],
+)
+def test_a_double_well_is_sampled_exactly_with_a_bad_student(friction: float, student: Well) -> None:
+    """<x>, <x^2> and the share of the deeper well against quadrature, within four standard errors over 400 replicas.
+
+    The student has its barrier wrong by a factor of three and the wrong tilt; without the test the averages are its own.
+    """
+    teacher = Well(3.0, -0.4)
+    s = chain(teacher, student, k=8, friction=friction, replicas=400)
+    samples = []
+    for step in range(1200):
+        s.step()
+        if step >= 200:
+            samples.append(s.state.positions[:, 0, 0])
+    x = np.array(samples)  # steps, replicas
+
+    def exact(f: Any, model: Well) -> float:
+        weight = lambda y: np.exp(-model.energy(y) / KT)  # noqa: E731
+        return quad(lambda y: f(y) * weight(y), -4, 4)[0] / quad(weight, -4, 4)[0]
+
+    for f in (lambda y: y, lambda y: y * y, lambda y: 1.0 * (y > 0)):
+        means = f(x).mean(axis=0)
+        stderr = means.std(ddof=1) / np.sqrt(len(means))
+        assert abs(means.mean() - exact(f, teacher)) < 4 * stderr
+        if student.name == "bad":
+            assert abs(exact(f, student) - exact(f, teacher)) > 10 * stderr, "the test could not tell"
+    rate = s.accepted.sum() / (s.proposals * 400)
+    assert 0.1 < rate < 0.97
+
+
+def test_the_momenta_are_maxwells(toys: Any) -> None:
+    """<p^2> / m = kT in every direction, also where momenta are turned round at refusals."""
+    s = chain(toys.trap(2, 3 * KT), toys.trap(2, 1.5 * KT), k=4, friction=20.0, replicas=500)
+    kinetic = []
+    for _ in range(600):
+        s.step()
+        kinetic.append((s.state.momenta**2).mean(axis=(1, 2)) / 12.0)
+    means = np.array(kinetic)[100:].mean(axis=0)
+    assert abs(means.mean() - KT) < 4 * means.std(ddof=1) / np.sqrt(len(means))
+    assert 0.2 < s.accepted.sum() / (s.proposals * 500) < 0.99
+
+
+def test_the_teacher_as_its_own_student_is_refused_only_for_the_step_error(toys: Any) -> None:
+    """Harmonic, w dt = 0.05: |dH| < (w dt)^2 / 8 of a few kT, so hardly anything is refused; one teacher call a step."""
+    trap = toys.counted(toys.trap(1, KT))
+    s = chain(trap, toys.trap(1, KT), k=5, friction=10.0, replicas=50)
+    s.potential()
+    before = trap.calls
+    for _ in range(200):
+        s.step()
+    assert trap.calls - before == 200
+    assert s.accepted.sum() > 0.99 * 50 * 200
+
+
+def test_a_refused_replica_goes_back_and_the_others_go_on(toys: Any) -> None:
+    """Positions of before, momenta turned round, the forces those of the positions; heat books what was accepted."""
+    s = chain(toys.trap(3, 5 * KT), toys.trap(3, 0.2 * KT), k=6, friction=0.0, replicas=40)
+    for _ in range(5):
+        start, heat = s.state, s.heat
+        h = s._hamiltonian()
+        accepted = s.accepted.copy()
+        s.step()
+        take = s.accepted > accepted
+        assert 0 < take.sum() < 40
+        np.testing.assert_array_equal(s.state.positions[~take], start.positions[~take])
+        np.testing.assert_allclose(s.state.momenta[~take], -start.momenta[~take], rtol=1e-14)
+        assert (s.state.positions[take] != start.positions[take]).all()
+        for name, model in s.forces.providers.items():
+            np.testing.assert_array_equal(s.forces[name].forces, model(s.state.positions).forces)
+        # With no friction nothing is refreshed: H - heat stays.
+        np.testing.assert_allclose(s._hamiltonian() - s.heat, h - heat, atol=1e-9 * KT)
+
+
+def test_a_proposal_that_flies_apart_is_refused(toys: Any) -> None:
+    """A student that throws some atoms to infinity, and a teacher that cannot be asked there."""
+
+    class Thrower(toys.trap):  # type: ignore[misc]
+        def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
+            answer = super().__call__(positions)
+            forces = np.where(np.abs(positions) > 2.0, np.inf, answer.forces)
+            return Evaluation(answer.energy, forces)
+
+    class Picky(toys.trap):  # type: ignore[misc]
+        def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
+            if np.abs(positions).max() > 2.5:
+                raise RuntimeError("no convergence")
+            return super().__call__(positions)
+
+    for teacher, student in ((toys.trap(1, KT), Thrower(1, KT)), (Picky(1, KT), toys.trap(1, KT))):
+        s = chain(teacher, student, k=6, friction=20.0, replicas=10)
+        for _ in range(300):
+            s.step()
+            assert np.isfinite(s.state.positions).all() and np.isfinite(s.state.momenta).all()
+        assert 0 < s.accepted.sum() < 10 * s.proposals
+
+
+def test_only_reversible_proposals(toys: Any) -> None:
+    table = ForceTable({"teacher": toys.trap(1, 1.0), "student": toys.trap(1, 1.0)})
+    state = State(np.zeros((1, 1, 3)), np.zeros((1, 1, 3)))
+    bath = Langevin(300.0, 1.0, 0, 1)
+    with pytest.raises(ValueError, match="reversible"):
+        Metropolis(Stepper(baoab("student"), 1.0, np.ones(1), table, state, bath), bath)
+    with pytest.raises(ValueError, match="reversible"):
+        Metropolis(Stepper(verlet("student")[:2], 1.0, np.ones(1), table, state), bath)
+
+
+def test_respa_proposals_are_exact_too() -> None:
+    """Trajectories corrected by the residual: accepted more often than the student's, and the same ensemble."""
+    teacher, student = Well(3.0, -0.4), Well(2.0, 0.0, "student")
+    table = ForceTable({"teacher": teacher, "student": student}, {"residual": ("teacher", "student")})
+    rng = np.random.default_rng(0)
+    start = State(rng.choice([-1.0, 1.0], (300, 1, 3)), rng.standard_normal((300, 1, 3)) * np.sqrt(12 * KT))
+    scheme = substeps(respa("residual", verlet("student"), 4), 2)
+    s = Metropolis(Stepper(scheme, 80 * FS, np.array([12.0]), table, start), Langevin(300.0, 1e6, 1, 300))
+    xs = []
+    for step in range(800):
+        s.step()
+        if step >= 150:
+            xs.append(s.state.positions[:, 0, 0])
+    means = np.array(xs).mean(axis=0)
+    weight = lambda y: np.exp(-teacher.energy(y) / KT)  # noqa: E731
+    exact = quad(lambda y: y * weight(y), -4, 4)[0] / quad(weight, -4, 4)[0]
+    assert abs(means.mean() - exact) < 4 * means.std(ddof=1) / np.sqrt(len(means))
+    plain = chain(teacher, student, k=8, friction=1e6, replicas=300)
+    for _ in range(100):
+        plain.step()
+    assert s.accepted.sum() / s.proposals > plain.accepted.sum() / plain.proposals
