@@ -65,10 +65,14 @@ class ForceProvider(Protocol):
 
 
 def evaluate(provider: ForceProvider, positions: Array, cell: Array | None = None) -> Evaluation:
-    """Evaluate positions of shape (replicas, atoms, 3), looping where the provider cannot batch."""
+    """Evaluate positions of shape (replicas, atoms, 3), looping where the provider cannot batch.
+
+    The cell has shape (3, 3), or (replicas, 3, 3) where each replica has its own.
+    """
     if provider.batched:
         return provider(positions, cell)
-    return stacked([provider(x, cell) for x in positions])
+    cells = [None] * len(positions) if cell is None else np.broadcast_to(cell, (len(positions), 3, 3))
+    return stacked([provider(x, h) for x, h in zip(positions, cells, strict=True)])
 
 
 def stacked(results: Sequence[Evaluation]) -> Evaluation:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from test_graph import Pairs
 from test_mace import mace_file  # noqa: F401  (a fixture)
+from torch import Tensor
 
-from mlff_sim import MLFFCalculator, evaluate_batch
+from mlff_sim import Acceleration, MLFFCalculator, evaluate_batch
+from mlff_sim.acceleration import Execution
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Evaluation
+from mlff_sim.models import compiled as compiled_module
+from mlff_sim.models.graph import GraphProvider
 
 
 def alone(model: Any, atoms: Atoms) -> Evaluation:
@@ -84,8 +90,105 @@ def test_mistakes_are_named_by_structure(ethanol: Atoms) -> None:
     broken.positions[3, 1] = np.nan
     with pytest.raises(InputError, match="structure 1 has a position"):
         evaluate_batch(Pairs(), [ethanol, broken])
-    from mlff_sim.models.graph import GraphProvider
-
     with pytest.raises(InputError, match="bound to one composition"):
         evaluate_batch(GraphProvider(Pairs(), ethanol.numbers), [ethanol, molecule("H2O")])
+    flat = molecule("H2O", cell=[9, 9, 0], pbc=True)
+    with pytest.raises(InputError, match="structure 1: the periodic cell vectors are zero"):
+        evaluate_batch(Pairs(), [bulk("NaCl", "rocksalt", a=5.6), flat])
+    choosy = Pairs()
+    choosy.elements = (1, 6, 8)  # type: ignore[assignment]
+    with pytest.raises(InputError, match="structure 2: 'module' does not know the element S"):
+        evaluate_batch(choosy, [ethanol, molecule("H2O"), molecule("SH2")])
     assert evaluate_batch(Pairs(), []) == []
+
+
+class Mean(Pairs):
+    """Energies by atom that depend on the mean over all atoms of a call, as after a neutralisation of charges."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        energy = super().forward(*inputs)
+        return energy + torch.tanh(energy - energy.mean())
+
+
+class Volume(Pairs):
+    def forward(self, positions: Tensor, numbers: Tensor, cell: Tensor, pairs: Tensor, images: Tensor) -> Tensor:
+        return super().forward(positions, numbers, cell, pairs, images) * torch.linalg.det(cell)
+
+
+class Total(Pairs):
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return super().forward(*inputs).sum(0, keepdim=True)
+
+
+class EachItsWeight(Pairs):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.arange(9.0))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return super().forward(*inputs) * self.weight
+
+
+@pytest.mark.parametrize("kind", [Mean, Volume, Total, EachItsWeight])
+def test_networks_that_cannot_take_several_at_once_are_called_one_by_one(kind: type[Pairs], ethanol: Atoms) -> None:
+    """Whatever else is in the call: replicas, atoms, other compositions."""
+    crystals = [bulk("NaCl", "rocksalt", a=5.64) * (1, 1, k) for k in (1, 2, 2, 3)]
+    for k, atoms in enumerate(crystals):
+        atoms.rattle(0.1, seed=k)
+    replicas = [ethanol.copy() for _ in range(3)]
+    for k, atoms in enumerate(replicas):
+        atoms.rattle(0.1, seed=k)
+    protons = [Atoms("H", [[k, 0, 0]]) for k in range(3)]
+    for many in (replicas,) if kind is EachItsWeight else (replicas, molecules(), crystals, protons):
+        compare(evaluate_batch(kind(), many, dtype="float64"), [alone(kind(), a) for a in many], 1e-10)
+
+
+def test_cells_of_their_own_for_what_cannot_batch() -> None:
+    crystals = [bulk("Cu", a=3.6 + 0.05 * k, cubic=True) for k in range(3)]
+    name = "ase:ase.calculators.emt:EMT"
+    compare(evaluate_batch(name, crystals), [alone(name, a) for a in crystals], 1e-10)
+    assert len({float(e.energy) for e in evaluate_batch(name, crystals)}) == 3
+
+
+def test_what_is_periodic_needs_a_model_that_sees_it(ethanol: Atoms) -> None:
+    box = ethanol.copy()
+    box.set_cell([9, 9, 9])
+    box.pbc = True
+    for model in ("morse", GraphProvider(Pairs(), ethanol.numbers)):
+        with pytest.raises(InputError, match=r"structure 0: the model .* is periodic along"):
+            evaluate_batch(model, [box, box])
+
+
+def test_a_part_too_large_for_this_machine_is_halved() -> None:
+    """Ten petabytes, as PyTorch itself refuses them; and other errors are not taken for that."""
+    from mlff_sim.models.graph_batch import in_parts
+
+    def call(items: Sequence[int]) -> Sequence[int]:
+        if len(items) > 1:
+            torch.empty(10**16, dtype=torch.uint8)
+        return items
+
+    assert in_parts([1, 2, 3], [1.0] * 3, 3.0, call) == [1, 2, 3]
+    with pytest.raises(RuntimeError, match="size"):
+        in_parts([1, 2], [1.0] * 2, 2.0, lambda items: torch.zeros(2) + torch.zeros(3))
+
+
+def test_a_network_may_keep_a_table_of_numbers() -> None:
+    module = Pairs()
+    module.register_buffer("numbers", torch.arange(10))
+    compare(evaluate_batch(module, molecules(), dtype="float64"), [alone(Pairs(), a) for a in molecules()], 1e-10)
+
+
+def test_parts_do_not_follow_every_change_of_free_memory(ethanol: Atoms, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph is compiled for a number of structures: room for 5, 6 or 7 of them makes parts of 4; and only those."""
+    from mlff_sim.models import graph
+
+    monkeypatch.setattr(compiled_module, "compiled", lambda flat, inputs, options: flat)
+    p = GraphProvider(Pairs(), ethanol.numbers, execution=Execution(acceleration=Acceleration(compile=True)))
+    x = ethanol.positions + 0.05 * np.random.default_rng(0).standard_normal((8, 9, 3))
+    p(x[:2])
+    assert p.function.compilations == 0 and p.report()["batches"][2]["compiled"]
+    for room in (5.5, 6.5, 7.5):
+        monkeypatch.setattr(graph, "free_bytes", lambda device, room=room: 2 * room * p._bytes)
+        p(x)
+    assert set(p._many) == {2, 4} and p._many[4].compilations == 1

@@ -104,6 +104,8 @@ def test_compiled_it_says_the_same_for_any_number_of_edges(crystal: Atoms) -> No
     assert report["compiled"] and report["because"] == "engaged" and report["compile_s"] > 0
     assert report["recompilations"] == 0 and report["padded_edges"] == 0
     assert report["force_deviation_meV_per_A"] < 0.1 and report["accelerated_ms"] > 0
+    columns = [np.asfortranarray(a) for a in (crystal.positions, crystal.cell.array)]  # another order in memory
+    same(fast(*columns), slow(crystal.positions, crystal.cell.array))
     assert slow.report()["because"] == "compile = False" and not slow.report()["compiled"]
 
 
@@ -350,6 +352,77 @@ def test_what_depends_on_constants_is_computed_once() -> None:
     )
     torch.manual_seed(0)
     torch.testing.assert_close(flat(x)[0], before)
+
+
+def follows(module: torch.nn.Module, atoms: Atoms, frames: int = 4) -> dict[str, Any]:
+    """Hold the accelerated module to the eager one on several frames; returns what it reports."""
+    fast = GraphProvider(module, atoms.numbers, execution=Execution(acceleration=Acceleration(compile=True)))
+    slow = GraphProvider(module, atoms.numbers)
+    for k in range(frames):
+        x = atoms.positions + 0.05 * k * np.random.default_rng(k).standard_normal(atoms.positions.shape)
+        same(fast(x), slow(x))
+    return fast.report()
+
+
+def test_constants_that_are_changed_in_place_are_no_constants(ethanol: Atoms, eagerly: None) -> None:
+    """A sum that starts from zeros like the atomic numbers, or from a row of a table, starts there at every call."""
+
+    class Sums(Pairs):
+        def forward(self, positions: Tensor, numbers: Tensor, cell: Tensor, pairs: Tensor, images: Tensor) -> Tensor:
+            energy = torch.zeros_like(numbers, dtype=positions.dtype)
+            energy[:] += super().forward(positions, numbers, cell, pairs, images)
+            table = torch.arange(10.0)[numbers]
+            return table.add_(energy)
+
+    report = follows(Sums(), ethanol)
+    assert report["compiled"] and report["energy_deviation_meV_per_atom"] < 0.01
+
+
+def test_as_many_atoms_as_the_prime_that_stands_for_edges(eagerly: None) -> None:
+    """A thin gas with fewer pairs than atoms, 1009 and twice that: the first prime above 1000."""
+    for n in (1009, 2018):
+        gas = Atoms(f"H{n}", np.random.default_rng(0).uniform(0, 200, (n, 3)))
+        assert follows(Pairs(), gas, frames=2)["compiled"]
+
+
+def test_sizes_that_depend_on_values_are_not_frozen_into_a_graph(ethanol: Atoms, eagerly: None) -> None:
+    """A mask keeps as many pairs on the frame the gate sees as when traced, and another number later."""
+
+    class Half(Pairs):
+        def forward(self, positions: Tensor, numbers: Tensor, cell: Tensor, pairs: Tensor, images: Tensor) -> Tensor:
+            kept = pairs[0] < pairs[1]
+            return super().forward(positions, numbers, cell, pairs[:, kept], images[kept])
+
+    class Heavy(Pairs):
+        def forward(self, positions: Tensor, numbers: Tensor, cell: Tensor, pairs: Tensor, images: Tensor) -> Tensor:
+            return super().forward(positions, numbers, cell, pairs, images)[numbers > 1].sum()
+
+    with pytest.warns(UserWarning, match=r"compilation failed .*index.* depends on values"):
+        assert not follows(Half(), ethanol)["compiled"]
+    assert follows(Heavy(), ethanol)["compiled"]  # atomic numbers are constants
+
+
+def test_the_largest_deviation_of_all_graphs_is_told(ethanol: Atoms, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off by 0.5 meV/A for one shape and exact for the next: 0.5."""
+    p = provider(ethanol, Acceleration(compile=True, static_edges=True))
+    stubbed(monkeypatch, lambda energy, forces: (energy, forces + 0.0005))
+    p(1.5 * ethanol.positions)
+    stubbed(monkeypatch, lambda energy, forces: (energy, forces))
+    p(0.9 * ethanol.positions)
+    assert p.function.compilations == 2 and p.report()["compiled"]
+    assert p.report()["force_deviation_meV_per_A"] == pytest.approx(0.5, rel=0.1)
+
+
+def test_inputs_of_a_graph_have_one_order_in_memory(ethanol: Atoms) -> None:
+    """Compiled graphs are not asked to look."""
+    from mlff_sim.models.graph_batch import Graph, side_by_side
+
+    columns, cell = np.asfortranarray(ethanol.positions), np.asfortranarray(np.diag([9.0, 8.0, 7.0]) + 0.1)
+    p = GraphProvider(Pairs(), ethanol.numbers, pbc=(True,) * 3)
+    pairs = p.lists[0](columns, cell, p.pbc)
+    graph = Graph(p.numbers, columns, pairs[0], np.asfortranarray(pairs[1] @ cell))
+    for inputs in (p._inputs(columns, cell), side_by_side([graph], p.device, torch.float32)[0]):
+        assert all(t.is_contiguous() for t in inputs)
 
 
 def test_settings_that_make_no_sense() -> None:

@@ -114,6 +114,14 @@ def test_float32_keeps_energy_differences(mace_file: Path, ethanol: Atoms) -> No
     assert single == pytest.approx(double, abs=5e-6)
 
 
+def test_a_model_of_charges_is_refused(mace_file: Path, ethanol: Atoms, tmp_path: Path) -> None:
+    module = torch.load(mace_file, weights_only=False)
+    module.embedding_specs = {"total_charge": {}, "total_spin": {}}
+    torch.save(module, tmp_path / "charged.model")
+    with pytest.raises(InputError, match="also takes total_charge, total_spin"):
+        load_mace(str(tmp_path / "charged.model"), ethanol)
+
+
 def test_contractions_are_folded_and_take_any_power(mace_file: Path) -> None:
     """Scaled features: a contraction is a polynomial, so its value and gradient must follow MACE's own at every scale."""
     module = torch.load(mace_file, weights_only=False)

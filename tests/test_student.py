@@ -13,11 +13,15 @@ import pytest
 import torch
 from ase import Atoms
 
+from mlff_sim.acceleration import Acceleration, Execution
 from mlff_sim.errors import InputError
 from mlff_sim.forces import check_provider, evaluate
 from mlff_sim.models.checkpoint import load_student, read_record, save_student, sha256
 from mlff_sim.models.registry import load_model
+from mlff_sim.models.student import Student
 from mlff_sim.structure import read_structure
+
+COMPILED = Acceleration(compile=True)
 
 
 @pytest.fixture
@@ -60,6 +64,17 @@ def test_a_batch_is_its_loop(ethanol: Atoms, frames: np.ndarray, make_student: C
         assert np.abs(batch.energy - np.array([r.energy for r in loop])).max() < tolerance * 10
         assert batch.energy.shape == (7,) and batch.forces.shape == frames.shape
         assert evaluate(student, frames).forces.tobytes() == batch.forces.tobytes()
+
+
+def test_a_compiled_student_takes_positions_of_any_kind(ethanol: Atoms, make_student: Callable[..., Any]) -> None:
+    """Single precision, or columns first: the graph, which does not look, is given what it was made for."""
+    student = make_student(ethanol)
+    fast = Student(student.network, ethanol.numbers, 0.0, {}, execution=Execution("cpu", "float32", COMPILED))
+    x = ethanol.get_positions()
+    right = fast(x).forces
+    assert fast.report()["compiled"]
+    np.testing.assert_array_equal(fast(np.asfortranarray(x)).forces, right)
+    np.testing.assert_allclose(fast(x.astype(np.float32)).forces, right, atol=1e-4)  # eV/A, of 1e-7 A
 
 
 def test_far_from_the_origin_it_says_the_same(ethanol: Atoms, make_student: Callable[..., Any]) -> None:

@@ -163,13 +163,10 @@ class MLFFCalculator(Calculator):
 
     def _fitting(self, atoms: Atoms) -> ForceProvider:
         """The model for this structure, refused where it would not see the periodicity."""
+        from mlff_sim.models.registry import check_periodicity
+
         provider = self._bind(atoms)
-        sees, pbc = tuple(getattr(provider, "pbc", (False,) * 3)), tuple(atoms.pbc.tolist())
-        if sees != pbc:
-            raise InputError(
-                f"the model '{provider.name}' is periodic along {sees} and the structure along {pbc}; "
-                "set atoms.pbc to what the model describes, or choose a model that describes the structure."
-            )
+        check_periodicity(provider, atoms)
         return provider
 
     def _bind(self, atoms: Atoms) -> ForceProvider:

@@ -9,9 +9,10 @@ import numpy as np
 
 from mlff_sim.acceleration import Acceleration, Execution, chosen
 from mlff_sim.errors import InputError
-from mlff_sim.forces import Evaluation, evaluate
+from mlff_sim.forces import Evaluation, ForceProvider, evaluate
 from mlff_sim.models.graph import GraphProvider
-from mlff_sim.models.registry import bind
+from mlff_sim.models.registry import bind, check_periodicity
+from mlff_sim.neighbors import check_cell
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -29,7 +30,8 @@ def evaluate_batch(
     """Energy, forces, stress and energies by atom of many structures, in their order.
 
     Structures of one composition are replicas, which students and graph networks take in one call. Graph networks take
-    different compositions in one call as well. Other models are called in a loop.
+    different compositions in one call as well. Other models are called in a loop, and so are networks whose answer for a structure
+    depends on what else is in the call, which is tried first.
 
     Args:
         model: as for `MLFFCalculator`.
@@ -48,9 +50,13 @@ def evaluate_batch(
     for k, atoms in enumerate(structures):
         if not np.isfinite(atoms.positions).all():
             raise InputError(f"structure {k} has a position that is not a finite number.")
+        try:
+            check_cell(atoms.cell.array, atoms.pbc)
+        except InputError as error:
+            raise InputError(f"structure {k}: {error}") from error
         info = (atoms.info.get("charge", 0), atoms.info.get("spin", 1))
         groups.setdefault((atoms.numbers.tobytes(), tuple(atoms.pbc.tolist()), *info), []).append(k)
-    if len(groups) > 1 and not isinstance(model, str) and hasattr(model, "numbers"):
+    if len(groups) > 1 and isinstance(model, ForceProvider):
         raise InputError("a model that is bound to one composition cannot evaluate several; give its name or module.")
     mixed = _mixed(model, structures, execution, memory_GB) if len(groups) > 1 else None
     if mixed is not None:
@@ -58,10 +64,7 @@ def evaluate_batch(
     answers: dict[int, Evaluation] = {}
     for members in groups.values():
         first = structures[members[0]]
-        try:
-            provider = bind(model, first, execution)
-        except InputError as error:
-            raise InputError(f"structure {members[0]}: {error}") from error
+        provider = _bound(model, structures, members[0], execution)
         if hasattr(provider, "memory_GB"):
             provider.memory_GB = memory_GB
         cells = np.stack([structures[k].cell.array for k in members]) if first.pbc.any() else None
@@ -75,19 +78,33 @@ def evaluate_batch(
     return [answers[k] for k in range(len(structures))]
 
 
+def _bound(model: Any, structures: Sequence[Atoms], k: int, execution: Execution) -> ForceProvider:
+    try:
+        provider = bind(model, structures[k], execution)
+        check_periodicity(provider, structures[k])
+        return provider
+    except InputError as error:
+        raise InputError(f"structure {k}: {error}") from error
+
+
 def _mixed(
     model: Any, structures: Sequence[Atoms], execution: Execution, memory_GB: float | None
 ) -> list[Evaluation] | None:
-    """Different compositions side by side, where the model is a graph network; None otherwise."""
+    """Different compositions side by side, where the model is a graph network that takes them so; None otherwise."""
     from ase import Atoms
 
     pbc = structures[0].pbc
     if any((atoms.pbc != pbc).any() for atoms in structures):
         return None
-    if not isinstance(bind(model, structures[0], execution), GraphProvider):
+    if not isinstance(_bound(model, structures, 0, execution), GraphProvider):
         return None
     everything = Atoms(numbers=np.concatenate([a.numbers for a in structures]), pbc=pbc, cell=structures[0].cell)
-    provider = bind(model, everything, execution)
+    try:
+        provider = bind(model, everything, execution)
+    except InputError:
+        for k in range(1, len(structures)):  # which one it is
+            _bound(model, structures, k, execution)
+        raise
     assert isinstance(provider, GraphProvider)
     provider.memory_GB = memory_GB
     return provider.each([(a.numbers, a.positions, a.cell.array if pbc.any() else None) for a in structures])

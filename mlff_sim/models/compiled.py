@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import operator
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from mlff_sim.acceleration import COMPILE_S, Acceleration
 
@@ -32,6 +33,8 @@ JITTER_A = 0.02
 """Random displacement of the second frame the gate looks at."""
 LARGE = 8
 """Products of matrices are lowered to 16 bits if no dimension is smaller: geometry has 3, a read-out 1."""
+
+DEVIATIONS = ("energy_deviation_meV_per_atom", "force_deviation_meV_per_A")
 
 Tensors = tuple[Tensor, ...]
 Call = Callable[..., Tensors]
@@ -106,6 +109,8 @@ class Accelerated:
             way, answer = "eager", tuple(self.module(*inputs))
         else:
             way, answer = "accelerated", self._fast(ready, inputs)
+        if answer[0].is_cuda:  # only then has the GPU done its work; results are fetched next in any case
+            torch.cuda.synchronize(answer[0].device)
         self.seconds[way] += time.perf_counter() - start
         self.calls[way] += 1
         return answer
@@ -194,7 +199,7 @@ class Accelerated:
 
         Held to the limit per atom: the energy of every atom (or of all, shared) and the virial.
         """
-        energies, forces = [0.0], [0.0]
+        energies, forces = ([self.deviation.get(name, 0.0)] for name in DEVIATIONS)
         for frame in frames:
             if ready.capacity and self.ragged and self.ragged.length(frame) > ready.capacity:
                 continue
@@ -205,7 +210,7 @@ class Accelerated:
             energies += [1e3 * _distance(r, f) / self.n_atoms for r, f in zip(right[2:], fast[2:], strict=True)]
         # Maxima of torch keep a NaN, which fails below.
         energy, force = float(torch.tensor(energies).max()), float(torch.tensor(forces).max())
-        self.deviation = {"energy_deviation_meV_per_atom": energy, "force_deviation_meV_per_A": force}
+        self.deviation = dict(zip(DEVIATIONS, (energy, force), strict=True))
         a = self.acceleration
         if not (energy <= a.gate_energy_meV_per_atom and force <= a.gate_force_meV_per_A):
             return (
@@ -219,18 +224,38 @@ def flattened(module: torch.nn.Module, inputs: Tensors, ragged: Ragged | None = 
     """Trace a module, gradients within it included, into one graph; for ragged inputs of any length.
 
     Tracing with symbolic sizes stops at TorchScript, which many published models contain. So the graph is traced with a
-    prime for the length, a large one: sizes in it that are multiples of this prime are multiples of the length.
+    prime for the length, larger than any other: sizes in it that are multiples of this prime are multiples of the length.
+
+    Raises:
+        RuntimeError: a size depends on values, for instance on how many pairs a mask keeps; the graph would hold it fixed.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
     if ragged is not None:
-        inputs = ragged.pad(inputs, _prime(max(1000, ragged.length(inputs))))
+        inputs = ragged.pad(inputs, _prime(max(1000, *(size for t in inputs for size in t.shape))))
     flat: GraphModule = make_fx(lambda *tensors: tuple(module(*tensors)))(*inputs)
+    _check_sizes(flat)
     if ragged is None:
         return flat
     _free(flat, inputs, ragged.length(inputs))
     symbolic: GraphModule = make_fx(flat, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
     return symbolic
+
+
+def _check_sizes(flat: GraphModule) -> None:
+    """Refuse operations whose result is as long as the values of inputs say."""
+    varying: set[Node] = set()
+    for node in flat.graph.nodes:
+        if node.op != "placeholder" and not varying.intersection(node.all_input_nodes):
+            continue
+        varying.add(node)
+        if torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
+            continue
+        if node.target is torch.ops.aten.index.Tensor:
+            masks = (n for n in node.args[1] if n in varying and n.meta["val"].dtype in (torch.bool, torch.uint8))
+            if not any(masks):
+                continue
+        raise RuntimeError(f"the size of a result of {node.target} depends on values")
 
 
 def _prime(above: int) -> int:
@@ -252,7 +277,7 @@ def _free(flat: GraphModule, inputs: Tensors, length: int) -> None:
             continue
 
         def freed(value: Any, node: Node = node) -> Any:
-            if type(value) is not int or value == 0 or value % length:
+            if type(value) is not int or value in (0, sys.maxsize) or value % length:
                 return value
             if value == length:
                 return size
@@ -286,8 +311,45 @@ def compiled(flat: GraphModule, inputs: Tensors, options: dict[str, Any]) -> Cal
 
 def fold_constants(flat: GraphModule) -> None:
     """Compute what depends on weights and other constants only, once."""
+    written, changing = _written(flat), set[Node]()
+    while True:
+        known = _known(flat, changing)
+        storages = {known[n].untyped_storage().data_ptr() for n in written if n in known}
+        changed = {n for n, value in known.items() if value.untyped_storage().data_ptr() in storages}
+        if not changed:
+            break
+        changing |= changed
+    for k, (node, value) in enumerate(known.items()):
+        if node.op == "get_attr" or all(user in known for user in node.users):
+            continue
+        name = f"_folded_{k}"
+        flat.register_buffer(name, value.detach().contiguous(), persistent=False)
+        with flat.graph.inserting_before(node):
+            constant = flat.graph.get_attr(name)
+        constant.meta = node.meta
+        node.replace_all_uses_with(constant)
+    flat.graph.eliminate_dead_code()
+    flat.recompile()
+
+
+def _written(flat: GraphModule) -> set[Node]:
+    """Tensors that some operation changes in place: constant they are only at first."""
+    written: set[Node] = set()
+    for node in flat.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        for k, argument in enumerate(schema.arguments if schema is not None and schema.is_mutable else ()):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                given = node.args[k] if k < len(node.args) else node.kwargs.get(argument.name)
+                written |= {leaf for leaf in tree_leaves(given) if isinstance(leaf, Node)}
+    return written
+
+
+def _known(flat: GraphModule, changing: set[Node]) -> dict[Node, Tensor]:
+    """Values of what depends on constants only, apart from nodes that are changing."""
     known: dict[Node, Tensor] = {}
     for node in flat.graph.nodes:
+        if node in changing:
+            continue
         if node.op == "get_attr":
             value = _attribute(flat, str(node.target))
             if isinstance(value, Tensor):
@@ -304,17 +366,7 @@ def fold_constants(flat: GraphModule) -> None:
             value = node.target(*args, **kwargs)
         if isinstance(value, Tensor) and value.numel() * value.element_size() <= FOLD_BYTES:
             known[node] = value
-    for k, (node, value) in enumerate(known.items()):
-        if node.op == "get_attr" or all(user in known for user in node.users):
-            continue
-        name = f"_folded_{k}"
-        flat.register_buffer(name, value.detach().contiguous(), persistent=False)
-        with flat.graph.inserting_before(node):
-            constant = flat.graph.get_attr(name)
-        constant.meta = node.meta
-        node.replace_all_uses_with(constant)
-    flat.graph.eliminate_dead_code()
-    flat.recompile()
+    return known
 
 
 def lower_products(flat: GraphModule, dtype: torch.dtype) -> None:

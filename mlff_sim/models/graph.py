@@ -33,6 +33,8 @@ from mlff_sim.models.graph_batch import (
 )
 from mlff_sim.neighbors import NeighborList
 
+EXPANDED = 1.02
+"""Scale of the second structure on which is seen whether a module can take several in one call."""
 TRIALS = 5
 """Calls of either kind before it is decided which edges the model is given."""
 
@@ -166,7 +168,10 @@ class GraphProvider:
             neighbors.forget()
 
     def report(self) -> dict[str, Any]:
-        """What engaged, what it deviates by, and where time went: ms per call for list, transfer and model."""
+        """What engaged, what it deviates by, and where time went: ms per call for list, transfer and model.
+
+        Calls on several structures have graphs of their own, which are told in `batches` by the number of structures.
+        """
         f = self.function
         calls = max(1, sum(f.calls.values()))
         model = f.seconds["eager"] + f.seconds["accelerated"]
@@ -178,6 +183,7 @@ class GraphProvider:
             "list_rebuilds": sum(n.rebuilds for n in self.lists),
             "edges": "within cutoff + skin" if self._unpruned else "within cutoff",
             "device": str(self.device),
+            "batches": {count: many.report() for count, many in self._many.items()},
         }
 
     def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
@@ -210,9 +216,10 @@ class GraphProvider:
         else:
             pairs, images = self.lists[0](positions, cell, self.pbc)
         found = time.perf_counter()
-        x = positions - positions.mean(axis=0)  # float32 has its finest steps near the origin
+        # float32 has its finest steps near the origin; and compiled graphs take rows to follow each other in memory.
+        x = np.ascontiguousarray(positions - positions.mean(axis=0))
         assert self.cutoff is not None
-        box = np.array(cell) if cell is not None and any(self.pbc) else 2 * self.cutoff * np.eye(3)
+        box = np.array(cell, order="C") if cell is not None and any(self.pbc) else 2 * self.cutoff * np.eye(3)
         edges = self._edges[1:]
         if not self._unpruned or self._edges[0] is not pairs:
             edges = torch.from_numpy(pairs).to(self.device), torch.from_numpy(images).to(self.device, self._dtype)
@@ -273,7 +280,7 @@ class GraphProvider:
     # Replicas in one call.
 
     def _replicas(self, positions: Array, cell: Array | None) -> Evaluation:
-        count, n = positions.shape[:2]
+        count = len(positions)
         cells: list[Array | None] = [None] * count
         if cell is not None and any(self.pbc):
             cells = list(np.broadcast_to(cell, (count, 3, 3)))
@@ -283,39 +290,37 @@ class GraphProvider:
         assert self.cutoff is not None
         while len(self.lists) < count:
             self.lists.append(NeighborList(self.cutoff, self.acceleration.skin_A))
-        graphs = [self._as_graph(k, x, h) for k, (x, h) in enumerate(zip(positions, cells, strict=True))]
+        graphs = [self._graph(self.numbers, *frame) for frame in zip(positions, cells, self.lists, strict=False)]
         self.seconds["list"] += time.perf_counter() - start
         if not self._bytes:
-            inputs, numbers, owner = side_by_side(graphs[:1], self.device, self._dtype)
-            first = ManyEnergiesAndGradients(self.module, numbers, owner)
-            answer = first(*inputs)
-            # Energies by atom are needed, and a module that does not mind how cells are handed over.
-            self._loops = answer[0].shape != (n,) or not self._same(answer, positions[0], cells[0])
-            self._bytes = BACKWARD * bytes_kept(first, inputs)
-            if self._loops:
+            probed = self._probe(graphs[0], cells[0])
+            self._loops = probed is None
+            if probed is None:
                 return self._replicas(positions, cell)
+            self._bytes = probed
         limit = self._budget() / self._bytes
+        if self.memory_GB is None and 1 < limit < count:
+            # What is free varies from call to call, and graphs are compiled for a number of structures.
+            limit = 2.0 ** int(np.log2(limit))
         jobs = list(zip(graphs, cells, strict=True))
         return stacked(in_parts(jobs, [1.0] * count, max(1.0, limit), self._side_by_side))
 
-    def each(self, structures: Sequence[tuple[NDArray[np.int64], Array, Array | None]]) -> list[Evaluation]:
-        """Structures (numbers, positions, cell) of several compositions, of elements this one is bound to."""
+    def each(self, structures: Sequence[tuple[NDArray[np.int64], Array, Array | None]]) -> list[Evaluation] | None:
+        """Structures (numbers, positions, cell) of several compositions, of elements this one is bound to.
+
+        None where the module needs a call for each of them.
+        """
         assert self.cutoff is not None
         by_element = dict(zip(self.numbers.tolist(), self.reference.tolist(), strict=True))
         graphs = []
         for z, x, h in structures:
-            pairs, images = NeighborList(self.cutoff, 0.0)(x, h, self.pbc)
-            graphs.append(
-                Graph(z.astype(np.int64), x, pairs, np.zeros((pairs.shape[1], 3)) if h is None else images @ h)
-            )
+            graphs.append(self._graph(z.astype(np.int64), x, h, NeighborList(self.cutoff, 0.0)))
 
         def together(jobs: Sequence[tuple[Graph, Array | None]]) -> list[Evaluation]:
             inputs, numbers, owner = side_by_side([g for g, _ in jobs], self.device, self._dtype)
             if hasattr(self.module, "bind"):
                 self.module.bind(numbers)  # type: ignore[operator]
             atomic, forces, virial = (t.cpu() for t in ManyEnergiesAndGradients(self.module, numbers, owner)(*inputs))
-            if atomic.shape != (len(numbers),):
-                raise InputError(f"{self.name} gives no energies by atom, which a batch of several compositions needs.")
             answers, start = [], 0
             for (g, h), w in zip(jobs, virial, strict=True):
                 here = slice(start, start + len(g.numbers))
@@ -325,13 +330,11 @@ class GraphProvider:
             return answers
 
         sizes = [float(len(g.numbers) + g.pairs.shape[1]) for g in graphs]
-        inputs, numbers, owner = side_by_side(graphs[:1], self.device, self._dtype)
-        if hasattr(self.module, "bind"):
-            self.module.bind(numbers)  # type: ignore[operator]
-        kept = BACKWARD * bytes_kept(ManyEnergiesAndGradients(self.module, numbers, owner), inputs)
         jobs = list(zip(graphs, (h for _, _, h in structures), strict=True))
+        largest = int(np.argmax(sizes))
         try:
-            return in_parts(jobs, sizes, self._budget() / kept * sizes[0], together)
+            kept = self._probe(*jobs[largest])
+            return None if kept is None else in_parts(jobs, sizes, self._budget() / kept * sizes[largest], together)
         finally:
             if hasattr(self.module, "bind"):
                 self.module.bind(self.function.module.numbers)  # type: ignore[operator]
@@ -340,14 +343,37 @@ class GraphProvider:
         """Bytes that one call may take."""
         return 0.5 * free_bytes(self.device) if self.memory_GB is None else 1e9 * self.memory_GB
 
-    def _as_graph(self, k: int, x: Array, cell: Array | None) -> Graph:
-        pairs, images = self.lists[k](x, cell, self.pbc)
-        return Graph(self.numbers, x, pairs, np.zeros((pairs.shape[1], 3)) if cell is None else images @ cell)
+    def _graph(self, z: NDArray[np.int64], x: Array, cell: Array | None, neighbors: NeighborList) -> Graph:
+        pairs, images = neighbors(x, cell, self.pbc)
+        return Graph(z, x, pairs, np.zeros((pairs.shape[1], 3)) if cell is None else images @ cell)
 
-    def _same(self, answer: Tensors, positions: Array, cell: Array | None) -> bool:
-        """True if the module does not mind how cells are handed over in a batch."""
-        alone, tolerance = self(positions, cell), 1e-4 if self.dtype == "float32" else 1e-8
-        return bool(np.abs(alone.forces - answer[1].cpu().double().numpy()).max() < tolerance)
+    def _probe(self, graph: Graph, cell: Array | None) -> int | None:
+        """Bytes that a structure takes in a call on several, or None if the module needs a call for each.
+
+        A structure and an expanded copy of it are evaluated side by side and alone. They are the same where energies
+        are by atom and depend neither on how cells are handed over nor on what else there is (as means do).
+        """
+        assert self.cutoff is not None
+        z = torch.from_numpy(graph.numbers).to(self.device)
+        if hasattr(self.module, "bind"):
+            self.module.bind(z)  # type: ignore[operator]
+        alone = EnergyAndGradient(self.module, z, all(self.pbc))
+        frames = [(s * graph.positions, None if cell is None else s * cell) for s in (1.0, EXPANDED)]
+        right = [alone(*self._inputs(x, h)) for x, h in frames]
+        if right[0][0].shape != z.shape:
+            return None
+        graphs = [self._graph(graph.numbers, x, h, NeighborList(self.cutoff, 0.0)) for x, h in frames]
+        inputs, numbers, owner = side_by_side(graphs, self.device, self._dtype)
+        try:
+            kept, answer = bytes_kept(ManyEnergiesAndGradients(self.module, numbers, owner), inputs)
+        except (RuntimeError, IndexError):  # for instance one weight for each atom
+            return None
+        limit = 1e-4 if self.dtype == "float32" else 1e-8
+        for k, together in enumerate(answer[:2]):  # energies and forces
+            expected = torch.cat([r[k] for r in right])
+            if together.shape != expected.shape or not torch.allclose(together, expected, rtol=limit / 10, atol=limit):
+                return None
+        return BACKWARD * kept // 2
 
     def _side_by_side(self, jobs: Sequence[tuple[Graph, Array | None]]) -> list[Evaluation]:
         """Evaluate structures of this composition in one call."""
@@ -362,7 +388,7 @@ class GraphProvider:
                 ManyEnergiesAndGradients(self.module, numbers, owner),
                 self.acceleration,
                 f"{self.name} ({len(jobs)} structures in a call)",
-                len(self.numbers) * len(jobs),
+                len(self.numbers),
                 Ragged(lambda inputs: inputs[1].shape[1], lambda inputs, length: padded(inputs, length, cutoff)),
             )
 
@@ -371,8 +397,7 @@ class GraphProvider:
             shaken = []
             for g, h in jobs:
                 x = g.positions + JITTER_A * rng.standard_normal(g.positions.shape)
-                pairs, images = NeighborList(cutoff, 0.0)(x, h, self.pbc)
-                shaken.append(Graph(g.numbers, x, pairs, np.zeros((pairs.shape[1], 3)) if h is None else images @ h))
+                shaken.append(self._graph(g.numbers, x, h, NeighborList(cutoff, 0.0)))
             return [inputs, side_by_side(shaken, self.device, self._dtype)[0]]
 
         atomic, forces, virial = (t.cpu() for t in self._many[len(jobs)](inputs, frames))

@@ -71,9 +71,9 @@ class ManyEnergiesAndGradients(torch.nn.Module):
 def side_by_side(graphs: Sequence[Graph], device: torch.device, dtype: torch.dtype) -> tuple[Tensors, Tensor, Tensor]:
     """Inputs (x, pairs, vectors), numbers and owners of structures as one."""
     starts = np.cumsum([0, *(len(g.numbers) for g in graphs)])
-    x = np.concatenate([g.positions - g.positions.mean(axis=0) for g in graphs])
+    x = np.ascontiguousarray(np.concatenate([g.positions - g.positions.mean(axis=0) for g in graphs]))
     pairs = np.concatenate([g.pairs + s for g, s in zip(graphs, starts[:-1], strict=True)], axis=1)
-    vectors = np.concatenate([g.vectors for g in graphs])
+    vectors = np.ascontiguousarray(np.concatenate([g.vectors for g in graphs]))
     numbers = torch.from_numpy(np.concatenate([g.numbers for g in graphs])).to(device)
     owner = torch.repeat_interleave(torch.tensor([len(g.numbers) for g in graphs])).to(device)
     inputs = (
@@ -93,8 +93,8 @@ def padded(inputs: Tensors, length: int, cutoff: float) -> Tensors:
     return x, torch.cat([pairs, pairs.new_zeros(2, missing)], 1), torch.cat([vectors, far])
 
 
-def bytes_kept(module: torch.nn.Module, inputs: Tensors) -> int:
-    """Memory that the forward pass keeps for the backward one: what limits how much fits into one call."""
+def bytes_kept(module: torch.nn.Module, inputs: Tensors) -> tuple[int, Tensors]:
+    """Memory that the forward pass keeps for the backward one, which limits how much fits into one call; and results."""
     kept: dict[int, int] = {}
 
     def pack(t: Tensor) -> Tensor:
@@ -103,14 +103,15 @@ def bytes_kept(module: torch.nn.Module, inputs: Tensors) -> int:
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        module(*inputs)
-    return sum(kept.values())
+        answer = tuple(module(*inputs))
+    return sum(kept.values()), answer
 
 
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on a device."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, for later calls
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     try:
         with open("/proc/meminfo") as f:  # counts what the kernel would give back; sysconf does not
             return next(1024 * int(line.split()[1]) for line in f if line.startswith("MemAvailable"))
@@ -143,8 +144,10 @@ def _parts(sizes: Sequence[float], limit: float) -> Iterator[slice]:
 def _halving(items: Sequence[Item], call: Callable[[Sequence[Item]], Sequence[Any]]) -> Sequence[Any]:
     try:
         return call(items)
-    except (torch.OutOfMemoryError, MemoryError):
-        if len(items) == 1:
+    except (RuntimeError, MemoryError) as error:
+        # On a CPU, PyTorch's is a plain RuntimeError.
+        full = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if not full or len(items) == 1:
             raise
     torch.cuda.empty_cache()
     half = len(items) // 2

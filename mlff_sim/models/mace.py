@@ -99,7 +99,7 @@ def load_mace(path: str, atoms: Atoms, execution: Execution | None = None) -> Gr
         execution: device, precision and acceleration.
 
     Raises:
-        InputError: no such file, no MACE model, an element it does not know, or several heads.
+        InputError: no such file, no MACE model, an element it does not know, several heads, or inputs such as a charge.
     """
     file = Path(path)
     if not file.is_file():
@@ -117,6 +117,10 @@ def load_mace(path: str, atoms: Atoms, execution: Execution | None = None) -> Gr
         raise InputError(f"'{path}' holds a {type(model).__name__}, which is no MACE model.")
     if len(getattr(model, "heads", None) or [0]) > 1:
         raise InputError(f"'{path}' has the heads {', '.join(model.heads)}; models with one head can be used.")
+    if inputs := getattr(model, "embedding_specs", None):
+        raise InputError(
+            f"'{path}' also takes {', '.join(inputs)}; models of positions and elements alone can be used."
+        )
     known = model.atomic_numbers.tolist()
     check_elements(atoms.numbers, known, f"'{path}'")
     energies = model.atomic_energies_fn.atomic_energies

@@ -167,6 +167,20 @@ def _student(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider
     return load_student(path, execution)
 
 
+def check_periodicity(provider: ForceProvider, atoms: Atoms) -> None:
+    """Refuse a structure whose periodicity a model would not see.
+
+    Raises:
+        InputError: naming the periodic directions of both.
+    """
+    sees, pbc = tuple(getattr(provider, "pbc", (False,) * 3)), tuple(atoms.pbc.tolist())
+    if sees != pbc:
+        raise InputError(
+            f"the model '{provider.name}' is periodic along {sees} and the structure along {pbc}; "
+            "set atoms.pbc to what the model describes, or choose a model that describes the structure."
+        )
+
+
 def check_species(numbers: Iterable[int], atoms: Atoms, model: str) -> None:
     """Refuse a model that is bound to another molecule, or to the same one with another order of atoms.
 

@@ -183,7 +183,7 @@ class Student:
 
     def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
         """Evaluate positions of shape (n, 3) or (replicas, n, 3)."""
-        x = torch.from_numpy(np.ascontiguousarray(positions)).to(self.device)
+        x = torch.from_numpy(np.ascontiguousarray(positions, dtype=np.float64)).to(self.device)
         inputs = (x if x.ndim == 3 else x[None],)
 
         def frames() -> list[Tensors]:
