@@ -65,10 +65,16 @@ class ForceProvider(Protocol):
 
 
 def evaluate(provider: ForceProvider, positions: Array, cell: Array | None = None) -> Evaluation:
-    """Evaluate positions of shape (replicas, atoms, 3), looping where the provider cannot batch."""
+    """Evaluate positions of shape (replicas, atoms, 3), looping where the provider cannot batch.
+
+    The cell, if there is one, has shape (3, 3) or (replicas, 3, 3).
+    """
     if provider.batched:
         return provider(positions, cell)
-    return stacked([provider(x, cell) for x in positions])
+    if cell is None:
+        return stacked([provider(x) for x in positions])
+    cells = np.broadcast_to(cell, (len(positions), 3, 3))
+    return stacked([provider(x, h) for x, h in zip(positions, cells, strict=True)])
 
 
 def stacked(results: Sequence[Evaluation]) -> Evaluation:

@@ -79,6 +79,15 @@ def test_what_is_no_graph_network_is_called_in_a_loop(ethanol: Atoms, student_fi
             compare(evaluate_batch(name, shaken), [alone(name, a) for a in shaken], 1e-4)
 
 
+def test_crystals_of_a_calculator_that_takes_one_at_a_time() -> None:
+    """Each in a cell of its own."""
+    crystals = [bulk("Cu", cubic=True, a=a) for a in (3.6, 3.7)]
+    for k, atoms in enumerate(crystals):
+        atoms.rattle(0.05, seed=k)
+    model = "ase:ase.calculators.emt:EMT"
+    compare(evaluate_batch(model, crystals), [alone(model, a) for a in crystals], 1e-10)
+
+
 def test_mistakes_are_named_by_structure(ethanol: Atoms) -> None:
     broken = ethanol.copy()
     broken.positions[3, 1] = np.nan
