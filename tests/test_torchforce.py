@@ -281,7 +281,9 @@ def test_interpolation_would_crash_and_is_refused(ethanol: Atoms) -> None:
     for mass in ethanol.get_masses():
         system.addParticle(mass)
     potential.createMixedSystem(topology(ethanol), system, range(9))
-    with pytest.raises(InputError, match=r"crashes when it copies a TorchForce of openmmtorch 1\.5; use backend='python'"):
+    with pytest.raises(
+        InputError, match=r"crashes when it copies a TorchForce of openmmtorch 1\.5; use backend='python'"
+    ):
         potential.createMixedSystem(topology(ethanol), system, range(9), interpolate=True)
 
 
