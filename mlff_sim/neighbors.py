@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
+from mlff_sim.structure import check_cell
 
 
 class NeighborList:
@@ -73,9 +73,7 @@ class NeighborList:
         from ase.geometry import complete_cell
         from vesin import NeighborList as Search
 
-        vectors = h[np.array(pbc)]
-        if len(vectors) and np.linalg.matrix_rank(vectors, tol=1e-6) < len(vectors):
-            raise InputError("the periodic cell vectors are zero or not independent; give one for each direction.")
+        check_cell(h, pbc)
         search = Search(cutoff=self.cutoff + self.skin, full_list=True)
         box = complete_cell(np.where(np.array(pbc)[:, None], h, 0.0))
         i, j, images = search.compute(points=x, box=box, periodic=list(pbc), quantities="ijS")

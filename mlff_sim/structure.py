@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlff_sim.errors import InputError
 
@@ -87,6 +88,17 @@ def check_structure(atoms: Atoms, source: str = "structure") -> None:
             raise InputError(
                 f"{source}: atoms {i[k]} and {j[k]} are {d[k]:.3f} A apart, closer than any bond ({MIN_DISTANCE_A} A)."
             )
+
+
+def check_cell(cell: NDArray[np.float64], pbc: Sequence[bool]) -> None:
+    """Refuse a cell (3, 3) whose vectors along the periodic directions are missing or not independent.
+
+    Raises:
+        InputError: saying so.
+    """
+    vectors = cell[np.array(pbc)]
+    if len(vectors) and np.linalg.matrix_rank(vectors, tol=1e-6) < len(vectors):
+        raise InputError("the periodic cell vectors are zero or not independent; give one for each direction.")
 
 
 def whole(value: Any, name: str, least: int | None = None) -> int:

@@ -97,4 +97,16 @@ def test_mistakes_are_named_by_structure(ethanol: Atoms) -> None:
 
     with pytest.raises(InputError, match="bound to one composition"):
         evaluate_batch(GraphProvider(Pairs(), ethanol.numbers), [ethanol, molecule("H2O")])
+    unnamed, nowhere = ethanol.copy(), ethanol.copy()
+    unnamed.info["charge"] = [1]
+    nowhere.set_pbc(True)
+    for wrong, words in (
+        (unnamed, r"charge = \[1\] must be"),
+        (nowhere, "cell vectors are zero"),
+        (Atoms(), "no atoms"),
+    ):
+        with pytest.raises(InputError, match=rf"structure 1.*{words}"):
+            evaluate_batch(Pairs(), [ethanol, wrong])
+    with pytest.raises(InputError, match=r"a list of structures is needed; write \[atoms\]"):
+        evaluate_batch(Pairs(), ethanol)  # type: ignore[arg-type]
     assert evaluate_batch(Pairs(), []) == []

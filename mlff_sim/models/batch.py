@@ -12,6 +12,7 @@ from mlff_sim.errors import InputError
 from mlff_sim.forces import Evaluation, evaluate
 from mlff_sim.models.graph import GraphProvider
 from mlff_sim.models.registry import bind
+from mlff_sim.structure import charge_and_spin, check_cell
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -43,13 +44,21 @@ def evaluate_batch(
     Raises:
         InputError: a structure the model cannot describe; it is named by its index.
     """
+    if hasattr(structures, "positions"):
+        raise InputError("one Atoms object is given and a list of structures is needed; write [atoms].")
     execution = Execution(device, dtype, chosen(acceleration))
     groups: dict[tuple[Any, ...], list[int]] = {}
     for k, atoms in enumerate(structures):
+        try:
+            check_cell(atoms.cell.array, atoms.pbc)
+            key = charge_and_spin(atoms)
+        except InputError as error:
+            raise InputError(f"structure {k}: {error}") from error
+        if not len(atoms):
+            raise InputError(f"structure {k} has no atoms.")
         if not np.isfinite(atoms.positions).all():
             raise InputError(f"structure {k} has a position that is not a finite number.")
-        info = (atoms.info.get("charge", 0), atoms.info.get("spin", 1))
-        groups.setdefault((atoms.numbers.tobytes(), tuple(atoms.pbc.tolist()), *info), []).append(k)
+        groups.setdefault((atoms.numbers.tobytes(), tuple(atoms.pbc.tolist()), *key), []).append(k)
     if len(groups) > 1 and not isinstance(model, str) and hasattr(model, "numbers"):
         raise InputError("a model that is bound to one composition cannot evaluate several; give its name or module.")
     mixed = _mixed(model, structures, execution, memory_GB) if len(groups) > 1 else None
