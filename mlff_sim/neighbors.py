@@ -73,7 +73,7 @@ class NeighborList:
         from ase.geometry import complete_cell
         from vesin import NeighborList as Search
 
-        check_cell(h, pbc)
+        check_cell(h, pbc, len(x))
         search = Search(cutoff=self.cutoff + self.skin, full_list=True)
         box = complete_cell(np.where(np.array(pbc)[:, None], h, 0.0))
         i, j, images = search.compute(points=x, box=box, periodic=list(pbc), quantities="ijS")

@@ -225,6 +225,9 @@ def test_mistakes(ethanol: Atoms, toys: Any) -> None:
     ethanol.set_pbc(True)
     with pytest.raises(InputError, match="cell vectors are zero or not independent"):
         ethanol.get_forces()
+    ethanol.set_cell([0.9, 0.9, 0.9])  # nm
+    with pytest.raises(InputError, match=r"volume of 0\.729 A\^3 for 9 atoms, .* cell vectors are in A"):
+        ethanol.get_forces()
     ethanol.set_pbc(False)
     for model in (None, Path("my.model"), LennardJones()):
         ethanol.calc = MLFFCalculator(model)

@@ -135,7 +135,7 @@ class MLFFCalculator(Calculator):
             bad = int(np.argmin(np.isfinite(x).all(axis=1)))
             raise InputError(f"position of atom {bad} ({atoms.symbols[bad]}) is not a finite number.")
         if "cell" in system_changes and atoms.pbc.any():
-            check_cell(atoms.cell.array, atoms.pbc)
+            check_cell(atoms.cell.array, atoms.pbc, len(atoms))
         provider = self.prepare(atoms)
         building = time.perf_counter() - start
         answer = provider(x, atoms.cell.array) if atoms.pbc.any() else provider(x)

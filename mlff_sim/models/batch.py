@@ -50,7 +50,7 @@ def evaluate_batch(
     groups: dict[tuple[Any, ...], list[int]] = {}
     for k, atoms in enumerate(structures):
         try:
-            check_cell(atoms.cell.array, atoms.pbc)
+            check_cell(atoms.cell.array, atoms.pbc, len(atoms))
             key = charge_and_spin(atoms)
         except InputError as error:
             raise InputError(f"structure {k}: {error}") from error
