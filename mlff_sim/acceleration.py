@@ -61,7 +61,7 @@ class Acceleration:
                 raise InputError(f"{name} = {getattr(self, name)!r} is unknown; use {_listed(allowed)}.")
         for name in ("skin_A", "gate_energy_meV_per_atom", "gate_force_meV_per_A"):
             value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 <= value < float("inf"):
+            if not (isinstance(value, Real) and 0 <= float(value) < float("inf")):
                 raise InputError(f"{name} = {value!r} must be a number, finite and not negative.")
         if self.cuda_graphs and self.compile is False:
             raise InputError("cuda_graphs = True needs compile = True or 'auto'.")
