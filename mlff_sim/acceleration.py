@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Literal
 
 from mlff_sim.errors import InputError
@@ -59,8 +60,9 @@ class Acceleration:
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} = {getattr(self, name)!r} is unknown; use {_listed(allowed)}.")
         for name in ("skin_A", "gate_energy_meV_per_atom", "gate_force_meV_per_A"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"{name} = {getattr(self, name):g} must not be negative.")
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and 0 <= float(value) < float("inf")):
+                raise InputError(f"{name} = {value!r} must be a number, finite and not negative.")
         if self.cuda_graphs and self.compile is False:
             raise InputError("cuda_graphs = True needs compile = True or 'auto'.")
         if self.cuda_graphs and self.static_edges is False:

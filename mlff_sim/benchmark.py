@@ -104,7 +104,8 @@ def ladder(
         progress: told about every rung.
 
     Raises:
-        InputError: the model has nothing to accelerate, or a batch is no positive number.
+        InputError: the model has nothing to accelerate, or gives no finite forces to compare with, or a batch is no
+            positive number.
     """
     if any(b < 1 for b in batches):
         raise InputError(f"batches {list(batches)} must be positive, e.g. 1,4,8,16.")
@@ -127,6 +128,8 @@ def ladder(
     if not hasattr(first, "report"):
         raise InputError(f"'{first.name}' is no torch model: there is nothing to accelerate and compare.")
     right = [first(y, cell) if cell is not None else first(y) for y in x]
+    if not all(np.isfinite(r.forces).all() and np.isfinite(r.energy) for r in right):
+        raise InputError(f"'{first.name}' gives energies or forces here that are not finite: nothing to compare with.")
     made: list[tuple[str, int, dict[str, Any]]] = []
     for k, (name, batch) in enumerate((n, b) for b in sizes for n in ways):
         progress.update(k, 2 * len(sizes) * len(ways), f"starting {name}, {batch} a call")

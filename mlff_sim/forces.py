@@ -67,11 +67,13 @@ class ForceProvider(Protocol):
 def evaluate(provider: ForceProvider, positions: Array, cell: Array | None = None) -> Evaluation:
     """Evaluate positions of shape (replicas, atoms, 3), looping where the provider cannot batch.
 
-    The cell has shape (3, 3), or (replicas, 3, 3) where each replica has its own.
+    The cell, if there is one, has shape (3, 3) or (replicas, 3, 3).
     """
     if provider.batched:
         return provider(positions, cell)
-    cells = [None] * len(positions) if cell is None else np.broadcast_to(cell, (len(positions), 3, 3))
+    if cell is None:
+        return stacked([provider(x) for x in positions])
+    cells = np.broadcast_to(cell, (len(positions), 3, 3))
     return stacked([provider(x, h) for x, h in zip(positions, cells, strict=True)])
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
+from mlff_sim.structure import check_cell
 
 
 class NeighborList:
@@ -75,7 +73,7 @@ class NeighborList:
         from ase.geometry import complete_cell
         from vesin import NeighborList as Search
 
-        check_cell(h, pbc)
+        check_cell(h, pbc, len(x))
         search = Search(cutoff=self.cutoff + self.skin, full_list=True)
         box = complete_cell(np.where(np.array(pbc)[:, None], h, 0.0))
         i, j, images = search.compute(points=x, box=box, periodic=list(pbc), quantities="ijS")
@@ -83,14 +81,3 @@ class NeighborList:
         self._images = np.asarray(images, dtype=np.float64)
         self._where = (x.copy(), np.array(h, dtype=np.float64), pbc)
         self.rebuilds += 1
-
-
-def check_cell(cell: Array, pbc: Sequence[bool]) -> None:
-    """Refuse a cell (3, 3) that has no vector for a periodic direction.
-
-    Raises:
-        InputError: vectors that are zero or not independent.
-    """
-    vectors = cell[np.array(pbc)]
-    if len(vectors) and np.linalg.matrix_rank(vectors, tol=1e-6) < len(vectors):
-        raise InputError("the periodic cell vectors are zero or not independent; give one for each direction.")

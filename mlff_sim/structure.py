@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlff_sim.errors import InputError
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 MIN_DISTANCE_A = 0.4
 """Two atoms closer than this are one spot: the shortest bond there is (H2) measures 0.74 A."""
+
+MIN_VOLUME_A3 = 0.1
+"""Less room for an atom is a mistake of units: diamond has 5.7, and a thousandth of that where a cell is in nm."""
 
 SHIPPED = ("aspirin", "ethanol")
 """Names of the structures that come with the package, usable wherever a structure file is."""
@@ -87,6 +91,24 @@ def check_structure(atoms: Atoms, source: str = "structure") -> None:
             raise InputError(
                 f"{source}: atoms {i[k]} and {j[k]} are {d[k]:.3f} A apart, closer than any bond ({MIN_DISTANCE_A} A)."
             )
+
+
+def check_cell(cell: NDArray[np.float64], pbc: Sequence[bool], n_atoms: int) -> None:
+    """Refuse a cell (3, 3) that is missing along a periodic direction, not independent, or no room for its atoms.
+
+    A cell that is smaller than a cutoff is no mistake, one in nm is: its neighbours would fill the memory.
+
+    Raises:
+        InputError: saying which.
+    """
+    vectors = cell[np.array(pbc)]
+    if len(vectors) and np.linalg.matrix_rank(vectors, tol=1e-6) < len(vectors):
+        raise InputError("the periodic cell vectors are zero or not independent; give one for each direction.")
+    if all(pbc) and (volume := abs(float(np.linalg.det(cell)))) < MIN_VOLUME_A3 * n_atoms:
+        raise InputError(
+            f"the cell has a volume of {volume:.3g} A^3 for {n_atoms} atoms, less than {MIN_VOLUME_A3:g} for each; cell "
+            "vectors are in A."
+        )
 
 
 def whole(value: Any, name: str, least: int | None = None) -> int:

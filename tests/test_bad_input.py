@@ -280,6 +280,21 @@ def test_other_verbs_answer_in_one_line_too(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("verb", "words"), [("models", "interrupted."), ("distill", "interrupted; the same command c")]
+)
+def test_an_interrupted_verb_says_whether_it_can_go_on(
+    verb: str, words: str, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: Any, **settings: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlff_sim.models.registry.entry_points", stop)
+    options = ("--structure", "ethanol", "--teacher", "lj", "--budget", "5s", "--out", "x") if verb == "distill" else ()
+    result = cli(verb, *options)
+    assert result.code == 130 and result.line.startswith(words)
+
+
 def test_as_a_process_it_is_the_same(shell: Callable[..., Any], inputs: Callable[[str], str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     for changes, words in (({"--k-steps": "0"}, "at least 1"), ({"--student": "aspirin-gfn2"}, "C9H8O4")):

@@ -85,6 +85,15 @@ def test_what_is_no_graph_network_is_called_in_a_loop(ethanol: Atoms, student_fi
             compare(evaluate_batch(name, shaken), [alone(name, a) for a in shaken], 1e-4)
 
 
+def test_crystals_of_a_calculator_that_takes_one_at_a_time() -> None:
+    """Each in a cell of its own."""
+    crystals = [bulk("Cu", cubic=True, a=a) for a in (3.6, 3.7)]
+    for k, atoms in enumerate(crystals):
+        atoms.rattle(0.05, seed=k)
+    model = "ase:ase.calculators.emt:EMT"
+    compare(evaluate_batch(model, crystals), [alone(model, a) for a in crystals], 1e-10)
+
+
 def test_mistakes_are_named_by_structure(ethanol: Atoms) -> None:
     broken = ethanol.copy()
     broken.positions[3, 1] = np.nan
@@ -99,6 +108,18 @@ def test_mistakes_are_named_by_structure(ethanol: Atoms) -> None:
     choosy.elements = (1, 6, 8)  # type: ignore[assignment]
     with pytest.raises(InputError, match="structure 2: 'module' does not know the element S"):
         evaluate_batch(choosy, [ethanol, molecule("H2O"), molecule("SH2")])
+    unnamed, nowhere = ethanol.copy(), ethanol.copy()
+    unnamed.info["charge"] = [1]
+    nowhere.set_pbc(True)
+    for wrong, words in (
+        (unnamed, r"charge = \[1\] must be"),
+        (nowhere, "cell vectors are zero"),
+        (Atoms(), "no atoms"),
+    ):
+        with pytest.raises(InputError, match=rf"structure 1.*{words}"):
+            evaluate_batch(Pairs(), [ethanol, wrong])
+    with pytest.raises(InputError, match=r"a list of structures is needed; write \[atoms\]"):
+        evaluate_batch(Pairs(), ethanol)  # type: ignore[arg-type]
     assert evaluate_batch(Pairs(), []) == []
 
 

@@ -13,6 +13,7 @@ import pytest
 from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.lj import LennardJones
 from ase.md.verlet import VelocityVerlet
 
 from mlff_sim import Acceleration, MLFFCalculator
@@ -214,3 +215,24 @@ def test_mistakes(ethanol: Atoms, toys: Any) -> None:
         water.get_forces()
     with pytest.raises(InputError, match="no structure"):
         MLFFCalculator("harmonic").calculate()
+    with pytest.raises(InputError, match="no structure"):
+        MLFFCalculator("harmonic").get_potential_energy()
+    nothing = Atoms(calculator=MLFFCalculator("harmonic"))
+    with pytest.raises(InputError, match="no atoms"):
+        nothing.get_potential_energy()
+    ethanol = ethanol.copy()
+    ethanol.calc = MLFFCalculator("ase:ase.calculators.lj:LennardJones")
+    ethanol.set_pbc(True)
+    with pytest.raises(InputError, match="cell vectors are zero or not independent"):
+        ethanol.get_forces()
+    ethanol.set_cell([0.9, 0.9, 0.9])  # nm
+    with pytest.raises(InputError, match=r"volume of 0\.729 A\^3 for 9 atoms, .* cell vectors are in A"):
+        ethanol.get_forces()
+    ethanol.set_pbc(False)
+    for model in (None, Path("my.model"), LennardJones()):
+        ethanol.calc = MLFFCalculator(model)
+        with pytest.raises(InputError, match=r"the model is an object of the class .*, or a name such as mace:FILE"):
+            ethanol.get_forces()
+    for skin in ("wide", -1.0, float("nan")):
+        with pytest.raises(InputError, match=r"skin_A = .* must be a number, finite and not negative"):
+            Acceleration(skin_A=skin)  # type: ignore[arg-type]

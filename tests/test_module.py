@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from mlff_sim import MLFFCalculator, openmm_force
+from mlff_sim import MLFFCalculator, evaluate_batch, openmm_force
 from mlff_sim.acceleration import Execution
 from mlff_sim.errors import InputError
 from mlff_sim.models.module import bind_module, fingerprint
 from mlff_sim.models.registry import load_model
+from mlff_sim.models.torchscript_export import script_module
 
 OWN = Path(__file__).parents[1] / "examples" / "own_module.py"
 NAME = f"module:{OWN}:build"
@@ -66,6 +67,18 @@ def bare():
 
 def choosy():
     return changed(elements=(1, 6))
+
+def returns(change):
+    out = build()
+    energy = out.forward
+    return changed(forward=lambda positions, numbers, cell, pairs, images: change(
+        energy(positions, numbers, cell, pairs, images)))
+
+def named():
+    return returns(lambda energy: {"energy": energy})
+
+def cut():
+    return returns(lambda energy: energy.detach())
 
 constant = 3
 """
@@ -203,6 +216,27 @@ def test_a_factory_that_cannot_be_used_is_explained(factory: str, words: str, we
     with pytest.raises(InputError, match=words) as error:
         load_model(f"module:{wells}:{factory}", ethanol)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("factory", "words"), [("named", "returned a dict; a tensor"), ("cut", "leave out detach")])
+def test_an_energy_that_cannot_be_used_is_explained(factory: str, words: str, wells: Path, ethanol: Atoms) -> None:
+    """With and without stress, alone, in a batch and on the way out."""
+    name, crystal = f"module:{wells}:{factory}", bulk("NaCl", "rocksalt", a=5.64)
+    for atoms in (ethanol, crystal):
+        atoms = atoms.copy()
+        atoms.calc = MLFFCalculator(name)
+        with pytest.raises(InputError, match=words):
+            atoms.get_forces()
+    with pytest.raises(InputError, match=words):
+        evaluate_batch(name, [ethanol, ethanol[:3]])
+    with pytest.raises(InputError, match=words):
+        script_module(load_model(name, ethanol), ethanol)
+
+
+def test_an_ase_factory_of_something_else_is_explained(wells: Path, ethanol: Atoms) -> None:
+    for factory, words in (("number", "class int, no ASE calculator"), ("build", "class Wells, no ASE calculator")):
+        with pytest.raises(InputError, match=words):
+            load_model(f"ase:{wells}:{factory}", ethanol)
 
 
 def test_a_file_that_cannot_be_used_is_explained(tmp_path: Path, ethanol: Atoms) -> None:

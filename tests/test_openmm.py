@@ -216,6 +216,11 @@ def test_mistakes(ethanol: Atoms, student_file: Path) -> None:
     for wrong in ([3, 2], [1, 1], [], [0, 9], [-1, 2]):
         with pytest.raises(InputError, match="ascending indices"):
             openmm_force("morse", top, atoms=wrong)
+    for wrong in (["C1"], [0.5, 1]):
+        with pytest.raises(InputError, match=r"an index in atoms = .* must be a whole number"):
+            openmm_force("morse", top, atoms=wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"of the class Atoms; give an openmm\.app\.Topology"):
+        openmm_force("morse", ethanol)
     with pytest.raises(InputError, match="unknown model"):
         openmm_force("nothing", top)
     top.addAtom("M", None, next(top.residues()))

@@ -274,6 +274,19 @@ def test_derivatives_that_freezing_would_change_are_refused(ethanol: Atoms) -> N
     openmm_force(ByHand(), topology(ethanol), backend="python")
 
 
+def test_interpolation_would_crash_and_is_refused(ethanol: Atoms) -> None:
+    """openmm-ml puts the force into a CustomCVForce, which OpenMM clones by its own XML."""
+    potential = pytest.importorskip("openmmml").MLPotential("mlff-sim", model=Pairs(), backend="torchforce")
+    system = mm.System()
+    for mass in ethanol.get_masses():
+        system.addParticle(mass)
+    potential.createMixedSystem(topology(ethanol), system, range(9))
+    with pytest.raises(
+        InputError, match=r"crashes when it copies a TorchForce of openmmtorch 1\.5; use backend='python'"
+    ):
+        potential.createMixedSystem(topology(ethanol), system, range(9), interpolate=True)
+
+
 def test_mistakes(ethanol: Atoms, student_file: Path) -> None:
     with pytest.raises(InputError, match="backend 'torch' is unknown; use 'auto', 'python' or 'torchforce'"):
         openmm_force("morse", topology(ethanol), backend="torch")

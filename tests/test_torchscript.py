@@ -298,7 +298,18 @@ def test_files_that_cannot_be_used(ethanol: Atoms, tmp_path: Path) -> None:
         def forward(self, positions: Tensor) -> Tensor:
             return torch.ones(1)
 
+    class Precise(torch.nn.Module):
+        def forward(self, positions: Tensor) -> Tensor:
+            return (positions @ torch.eye(3, dtype=torch.float64)).sum()
+
     units = ",length=A,energy=eV"
+    precise = f"torchscript:{written(Precise(), tmp_path / 'm')}{units}"
+    with pytest.raises(
+        InputError, match=r"failed \(RuntimeError: expected .*\); it was given float32, which dtype"
+    ) as told:
+        load_model(precise, ethanol)(ethanol.positions)
+    assert "\n" not in str(told.value)
+    load_model(precise, ethanol, Execution(dtype="float64"))(ethanol.positions)
     with pytest.raises(InputError, match="does not exist; write one with: mlff-sim export"):
         load_model("torchscript:/no/such.pt", ethanol)
     (tmp_path / "junk").write_bytes(b"junk" * 100)

@@ -20,6 +20,13 @@ from mlff_sim.cli.models import models
 from mlff_sim.cli.validate import validate
 from mlff_sim.errors import InputError, SimulationStopped
 
+INTERRUPTED = 130
+CONTINUED = {
+    **dict.fromkeys(("hybrid", "md"), "; the same command with --resume continues."),
+    **dict.fromkeys(("distill", "demo"), "; the same command continues."),
+}
+"""What an interrupted verb can do, where it can."""
+
 app = typer.Typer(
     name="mlff-sim",
     help="Molecular dynamics in which a cheap student advances, the expensive teacher corrects, and a report says whether it is the same physics.\n\n"
@@ -74,8 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error_line(str(error))
         sys.exit(FAIL)
     except (KeyboardInterrupt, typer.Abort):
-        error_line("interrupted; the same command with --resume (distill: the same command) continues.")
-        sys.exit(130)
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer itself turns Ctrl-C into this code and says nothing
+        verb = next((a for a in given if not a.startswith("-")), "")
+        error_line(f"interrupted{CONTINUED.get(verb, '.')}")
     sys.exit(code if isinstance(code, int) else 0)
 
 

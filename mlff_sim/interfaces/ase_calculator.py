@@ -12,7 +12,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from mlff_sim.acceleration import Acceleration, Execution, chosen
 from mlff_sim.errors import InputError
 from mlff_sim.forces import ForceProvider
-from mlff_sim.structure import whole
+from mlff_sim.structure import check_cell, whole
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -103,6 +103,8 @@ class MLFFCalculator(Calculator):
         """One property; evaluates if something has changed."""
         if name not in self.implemented_properties:
             raise PropertyNotImplementedError(f"{name} is no property of this calculator.")
+        if atoms is None and self.atoms is None:
+            raise InputError("there is no structure to evaluate; attach the calculator to an Atoms object.")
         if atoms is not None:
             changes = self.check_state(atoms)
             if changes:
@@ -124,12 +126,16 @@ class MLFFCalculator(Calculator):
         atoms = self.atoms if atoms is None else atoms
         if atoms is None:
             raise InputError("there is no structure to evaluate; attach the calculator to an Atoms object.")
+        if not len(atoms):
+            raise InputError("the structure has no atoms.")
         start = time.perf_counter()
         self._last, self.results = None, {}
         x = atoms.arrays["positions"]
         if not np.isfinite(x.sum()):
             bad = int(np.argmin(np.isfinite(x).all(axis=1)))
             raise InputError(f"position of atom {bad} ({atoms.symbols[bad]}) is not a finite number.")
+        if "cell" in system_changes and atoms.pbc.any():
+            check_cell(atoms.cell.array, atoms.pbc, len(atoms))
         provider = self.prepare(atoms)
         building = time.perf_counter() - start
         answer = provider(x, atoms.cell.array) if atoms.pbc.any() else provider(x)

@@ -15,6 +15,7 @@ from mlff_sim.errors import InputError, MissingExtra
 from mlff_sim.forces import Array
 from mlff_sim.interfaces.ase_calculator import MLFFCalculator
 from mlff_sim.models.registry import resolve
+from mlff_sim.structure import whole
 from mlff_sim.units import KJ_PER_MOL, NM
 
 
@@ -197,8 +198,13 @@ def openmm_force(
         raise MissingExtra("openmm_force", "openmm") from None
     if backend != "torchforce" and not hasattr(openmm, "PythonForce"):
         raise InputError(f"OpenMM {openmm.__version__} has no PythonForce; install OpenMM 8.5 or newer.")
+    if not hasattr(topology, "atoms"):
+        raise InputError(
+            f"the topology is an object of the class {type(topology).__name__}; give an openmm.app.Topology, such as "
+            "pdb.topology."
+        )
     everything = list(topology.atoms())
-    chosen = list(range(len(everything))) if atoms is None else [int(i) for i in atoms]
+    chosen = list(range(len(everything))) if atoms is None else [whole(i, "an index in atoms") for i in atoms]
     if not chosen or sorted(set(chosen)) != chosen or not 0 <= chosen[0] <= chosen[-1] < len(everything):
         raise InputError(
             f"atoms = {chosen[:5]}... must be ascending indices, each once, between 0 and {len(everything) - 1}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 from collections.abc import Iterable
+from importlib.metadata import version
 from typing import Any
 
 from mlff_sim.errors import InputError
@@ -70,7 +71,7 @@ class Potential(MLPotentialImpl):  # type: ignore[misc]
             topology=topology, atoms=None if atoms is None else list(atoms), force_group=forceGroup, **chosen
         )
         if not system.getNumParticles():  # openmm-ml is about to interpolate, for which OpenMM copies the force
-            _must_be_copyable(chosen["model"])
+            _must_be_copyable(chosen["model"], chosen.get("backend", "auto"))
         system.addForce(force)
 
     def getMLLongRange(self) -> bool | None:
@@ -107,7 +108,18 @@ def _images(model: Any) -> str:
     return "unknown" if getattr(model, "cutoff", None) is None else "local"
 
 
-def _must_be_copyable(model: Any) -> None:
+def _must_be_copyable(model: Any, backend: str) -> None:
+    if backend == "torchforce":
+        from openmm import __version__ as openmm
+
+        from mlff_sim.interfaces.torch_force_xml import affected
+
+        if affected(openmm, openmmtorch := version("openmmtorch")):
+            raise InputError(
+                f"interpolate=True makes OpenMM copy the force, and OpenMM {openmm} crashes when it copies a TorchForce "
+                f"of openmmtorch {openmmtorch}; use backend='python'."
+            )
+        return
     try:
         pickle.dumps(model)
     except Exception as error:

@@ -18,14 +18,19 @@ AFFECTED = "1.5"
 """The version of openmmtorch that cannot be read by OpenMM 8.6 and newer."""
 
 
+def affected(openmm: str, openmmtorch: str) -> bool:
+    """Whether these versions crash when OpenMM reads, copies or clones a `TorchForce` by itself."""
+    release = tuple(int(k) for k in re.findall(r"\d+", openmm)[:2])
+    return openmmtorch == AFFECTED and release >= (8, 6)
+
+
 def mend_reading(openmm: Any, openmmtorch: Any, version: str) -> None:
     """Let `openmm.XmlSerializer` build TorchForces itself, if these versions need it; other documents are not touched.
 
     Covers `deserialize`, and copies and pickles, of a System or force. What OpenMM clones inside is beyond reach: a
     TorchForce within a `CustomCVForce`.
     """
-    release = tuple(int(k) for k in re.findall(r"\d+", openmm.__version__)[:2])
-    if version != AFFECTED or release < (8, 6):
+    if not affected(openmm.__version__, version):
         return
     serializer = openmm.XmlSerializer
     system, force = serializer.deserializeSystem, serializer._deserializeForce
@@ -59,13 +64,13 @@ def mend_reading(openmm: Any, openmmtorch: Any, version: str) -> None:
 
     def copy_system(one: Any) -> Any:
         """Clone a System."""
-        affected = any(openmmtorch.TorchForce.isinstance(f) for f in one.getForces())
-        return read_system(serializer.serializeSystem(one)) if affected else clone_system(one)
+        holds_one = any(openmmtorch.TorchForce.isinstance(f) for f in one.getForces())
+        return read_system(serializer.serializeSystem(one)) if holds_one else clone_system(one)
 
     def copy_force(one: Any) -> Any:
         """Clone a force."""
-        affected = openmmtorch.TorchForce.isinstance(one)
-        return read_force(serializer._serializeForce(one)) if affected else clone_force(one)
+        is_one = openmmtorch.TorchForce.isinstance(one)
+        return read_force(serializer._serializeForce(one)) if is_one else clone_force(one)
 
     clone_system, clone_force = serializer._cloneSystem, serializer._cloneForce
     serializer.deserializeSystem, serializer._deserializeForce = staticmethod(read_system), staticmethod(read_force)

@@ -71,12 +71,17 @@ def from_name(argument: str, atoms: Atoms) -> AseProvider:
     """Build `ase:package.module:factory` or `ase:file.py:factory`; the factory returns an ASE calculator.
 
     Raises:
-        InputError: the module or file cannot be imported, or has no such callable, or the callable fails.
+        InputError: the module or file cannot be imported, or has no such callable, or the callable fails or returns
+            something else.
     """
     factory = find("ase", argument, "an ASE calculator")
     try:
-        return AseProvider(atoms, factory, f"ase:{argument}")
+        provider = AseProvider(atoms, factory, f"ase:{argument}")
     except Exception as error:
         raise InputError(
             f"'ase:{argument}' failed to build its calculator ({type(error).__name__}: {error}).".replace("\n", " ")
         ) from error
+    given = provider._atoms.calc
+    if not all(hasattr(given, method) for method in ("get_forces", "get_potential_energy")):
+        raise InputError(f"'ase:{argument}' gives an object of the class {type(given).__name__}, no ASE calculator.")
+    return provider

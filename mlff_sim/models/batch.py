@@ -12,7 +12,7 @@ from mlff_sim.errors import InputError
 from mlff_sim.forces import Evaluation, ForceProvider, evaluate
 from mlff_sim.models.graph import GraphProvider
 from mlff_sim.models.registry import bind, check_periodicity
-from mlff_sim.neighbors import check_cell
+from mlff_sim.structure import charge_and_spin, check_cell
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -45,17 +45,21 @@ def evaluate_batch(
     Raises:
         InputError: a structure the model cannot describe; it is named by its index.
     """
+    if hasattr(structures, "positions"):
+        raise InputError("one Atoms object is given and a list of structures is needed; write [atoms].")
     execution = Execution(device, dtype, chosen(acceleration))
     groups: dict[tuple[Any, ...], list[int]] = {}
     for k, atoms in enumerate(structures):
-        if not np.isfinite(atoms.positions).all():
-            raise InputError(f"structure {k} has a position that is not a finite number.")
         try:
-            check_cell(atoms.cell.array, atoms.pbc)
+            check_cell(atoms.cell.array, atoms.pbc, len(atoms))
+            key = charge_and_spin(atoms)
         except InputError as error:
             raise InputError(f"structure {k}: {error}") from error
-        info = (atoms.info.get("charge", 0), atoms.info.get("spin", 1))
-        groups.setdefault((atoms.numbers.tobytes(), tuple(atoms.pbc.tolist()), *info), []).append(k)
+        if not len(atoms):
+            raise InputError(f"structure {k} has no atoms.")
+        if not np.isfinite(atoms.positions).all():
+            raise InputError(f"structure {k} has a position that is not a finite number.")
+        groups.setdefault((atoms.numbers.tobytes(), tuple(atoms.pbc.tolist()), *key), []).append(k)
     if len(groups) > 1 and isinstance(model, ForceProvider):
         raise InputError("a model that is bound to one composition cannot evaluate several; give its name or module.")
     mixed = _mixed(model, structures, execution, memory_GB) if len(groups) > 1 else None

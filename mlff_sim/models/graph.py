@@ -26,6 +26,7 @@ from mlff_sim.models.graph_batch import (
     Graph,
     ManyEnergiesAndGradients,
     bytes_kept,
+    differentiable,
     free_bytes,
     in_parts,
     padded,
@@ -87,12 +88,12 @@ class EnergyAndGradient(torch.nn.Module):
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
             if not self.strained:
-                energy = self.module(x, self.numbers, box, pairs, images).double()
+                energy = differentiable(self.module(x, self.numbers, box, pairs, images), self.module)
                 (gradient,) = torch.autograd.grad(energy.sum(), (x,))
                 return energy.detach(), -gradient
             strain = x.new_zeros(3, 3).requires_grad_(True)
             deform = torch.eye(3, dtype=x.dtype, device=x.device) + strain
-            energy = self.module(x @ deform, self.numbers, box @ deform, pairs, images).double()
+            energy = differentiable(self.module(x @ deform, self.numbers, box @ deform, pairs, images), self.module)
             gradient, virial = torch.autograd.grad(energy.sum(), (x, strain))
             return energy.detach(), -gradient, virial
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.models.compiled import Tensors
 
@@ -36,6 +37,23 @@ class Graph:
     positions: Array
     pairs: NDArray[np.int64]
     vectors: Array
+
+
+def differentiable(energy: Any, module: torch.nn.Module) -> Tensor:
+    """What a module returned, in float64.
+
+    Raises:
+        InputError: no tensor, or one that autograd cannot follow back to the positions.
+    """
+    kind = type(module).__name__
+    if not isinstance(energy, Tensor):
+        raise InputError(f"forward() of a {kind} returned a {type(energy).__name__}; a tensor of energies is expected.")
+    if not energy.requires_grad:
+        raise InputError(
+            f"forward() of a {kind} returned an energy that cannot be differentiated by the positions; leave out "
+            "detach(), torch.no_grad() and numpy in it."
+        )
+    return energy.double()
 
 
 class ManyEnergiesAndGradients(torch.nn.Module):
@@ -63,7 +81,7 @@ class ManyEnergiesAndGradients(torch.nn.Module):
             deformed = x + (x[:, :, None] * strain[self.owner]).sum(1)
             shifts = vectors + (vectors[:, :, None] * strain[self.owner[pairs[0]]]).sum(1)
             box = torch.eye(3, dtype=x.dtype, device=x.device)
-            energy = self.module(deformed, self.numbers, box, pairs, shifts).double()
+            energy = differentiable(self.module(deformed, self.numbers, box, pairs, shifts), self.module)
             gradient, virial = torch.autograd.grad(energy.sum(), (x, strain))
             return energy.detach(), -gradient, virial
 

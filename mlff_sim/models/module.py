@@ -42,11 +42,16 @@ def bind_module(
         InputError: no module of this signature, no cutoff, an element it does not know, or a GPU that is not there.
     """
     if not isinstance(module, torch.nn.Module):
+        gives = "the model is" if name == "module" else f"'{name}' gives"
+        hint = " is needed, or a name such as mace:FILE (see mlff-sim models)" if name == "module" else " is needed"
         raise InputError(
-            f"'{name}' gives an object of the class {type(module).__name__}; a torch.nn.Module with {SIGNATURE} is needed."
+            f"{gives} an object of the class {type(module).__name__}; a torch.nn.Module with {SIGNATURE}{hint}."
         )
     if not hasattr(module, "cutoff"):
-        raise InputError(f"a {type(module).__name__} needs an attribute `cutoff` in A to be used as a model.")
+        raise InputError(
+            f"a {type(module).__name__} needs an attribute `cutoff` in A, and {SIGNATURE}, to be used as a model; "
+            "a trained MACE is used by name, mace:FILE."
+        )
     try:
         cutoff = float(module.cutoff)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -114,6 +114,7 @@ def _scripted(provider: ForceProvider, x: Array, cell: Array | None, common: tup
             f"'{provider.name}' cannot be exported: TorchScript holds torch models only (student:FILE, mace:FILE, a "
             "torch.nn.Module); distil a student from it first."
         )
+    _ = provider(x) if cell is None else provider(x, cell)  # a network that cannot be used says so better than a trace
     dtype, cutoff = getattr(torch, provider.dtype), float(provider.cutoff or 0.0)
     inputs = torch.from_numpy(x - x.mean(0))
     if cell is None:

@@ -86,11 +86,10 @@ class TorchScriptProvider:
             if cell is None:
                 raise InputError(f"'{self.name}' is periodic and needs a cell.")
             box = self._leaf(cell)
-            energy = self._scalar(self._module(x, box))
             leaves: tuple[Tensor, ...] = (x, box)
         else:
-            energy = self._scalar(self._module(x))
             leaves = (x,)
+        energy = self._scalar(self._run(leaves))
         if not energy.requires_grad:
             raise InputError(f"'{self.name}' returns an energy that cannot be differentiated by the positions.")
         gradients = torch.autograd.grad(energy, leaves, allow_unused=True)
@@ -106,6 +105,16 @@ class TorchScriptProvider:
             stress = w[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
         value = np.array(energy.item() * self._energy)
         return Evaluation(value, -g * (self._energy / self._length), stress)
+
+    def _run(self, leaves: tuple[Tensor, ...]) -> Any:
+        try:
+            return self._module(*leaves)
+        except (RuntimeError, torch.jit.Error) as error:  # its own traceback in many lines; the last is the message
+            reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")
+            raise InputError(
+                f"'{self.name}' failed ({reason}); it was given {str(self._inputs).removeprefix('torch.')}, which dtype "
+                "= 'float32' or 'float64' decides for a file that does not say."
+            ) from error
 
     def _leaf(self, values: Array) -> Tensor:
         scaled = torch.from_numpy(np.asarray(values, dtype=np.float64) / self._length)
