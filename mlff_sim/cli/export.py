@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from mlff_sim.cli.console import PASS, out
-from mlff_sim.cli.options import Structure
 from mlff_sim.errors import InputError
 
 
@@ -17,7 +16,14 @@ def export(
     torchscript: Annotated[
         Path, typer.Option("--torchscript", metavar="FILE", help="TorchScript file to write, any suffix.")
     ],
-    structure: Structure,
+    structure: Annotated[
+        str,
+        typer.Option(
+            "--structure",
+            metavar="FILE",
+            help="Atoms in the model's order: any format ASE reads, 'aspirin', 'ethanol'.",
+        ),
+    ],
     dtype: Annotated[
         str | None,
         typer.Option("--dtype", metavar="float32|float64", help="Precision of the network. [default: float32]"),
