@@ -20,7 +20,8 @@ from torch import Tensor
 from mlff_sim.acceleration import Execution, usable
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, Evaluation, stacked
-from mlff_sim.models.compiled import JITTER_A, Accelerated, Ragged, Tensors
+from mlff_sim.models.compiled import JITTER_A, Accelerated
+from mlff_sim.models.flatgraph import Ragged, Tensors
 from mlff_sim.models.graph_batch import (
     BACKWARD,
     Graph,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
-from mlff_sim.models.compiled import Tensors
+from mlff_sim.models.flatgraph import Tensors
 
 Item = TypeVar("Item")
 BACKWARD = 4

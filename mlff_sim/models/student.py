@@ -26,7 +26,8 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from mlff_sim.acceleration import Execution, usable
 from mlff_sim.forces import Array, Evaluation
-from mlff_sim.models.compiled import JITTER_A, Accelerated, Tensors
+from mlff_sim.models.compiled import JITTER_A, Accelerated
+from mlff_sim.models.flatgraph import Tensors
 
 
 class InverseDistanceNet(nn.Module):
