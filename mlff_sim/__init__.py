@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlff_sim.errors import InputError, SimulationStopped
     from mlff_sim.forces import Evaluation, ForceProvider, check_provider
     from mlff_sim.interfaces.ase_calculator import MLFFCalculator
+    from mlff_sim.interfaces.ase_dynamics import HybridDynamics
     from mlff_sim.interfaces.openmm_force import openmm_force
     from mlff_sim.models.batch import evaluate_batch
     from mlff_sim.models.registry import load_model
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Acceleration": "acceleration",
+    "HybridDynamics": "interfaces.ase_dynamics",
     "MLFFCalculator": "interfaces.ase_calculator",
     "openmm_force": "interfaces.openmm_force",
     "InputError": "errors",
@@ -40,6 +42,7 @@ __all__ = [
     "Acceleration",
     "Evaluation",
     "ForceProvider",
+    "HybridDynamics",
     "InputError",
     "MLFFCalculator",
     "RunConfig",

@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and torch read it
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,12 @@ def toys() -> Toys:
 
 
 @pytest.fixture(scope="session")
-def ethanol() -> Atoms:
-    return read_structure("ethanol")
+def ethanol() -> Iterator[Atoms]:
+    """The same for all tests, and so not to be changed; a test that does is told at the end."""
+    atoms = read_structure("ethanol")
+    before = atoms.get_positions()
+    yield atoms
+    assert np.array_equal(atoms.positions, before), "a test has moved the ethanol that all tests share"
 
 
 @pytest.fixture

@@ -145,7 +145,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize(("after", "scheme"), [(False, "respa"), (True, "mollified")], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("after", "scheme"), [(False, "respa"), (True, "mollified"), (True, "ghmc")], ids=["before", "after", "ghmc"]
+)
 def test_killed_at_every_rename(
     after: bool, scheme: str, settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +206,8 @@ def test_a_run_killed_before_it_said_what_it_is_can_be_started(settings: RunConf
 
 def test_the_clock_leaves_no_trace(settings: RunConfig, tmp_path: Path) -> None:
     """Timing the models beforehand and the baseline beside it happens on copies: the numbers stay the same bits."""
+    exact = replace(settings, scheme="ghmc", teacher="morse", duration_ps=0.1)
+    assert same(run(replace(exact, baseline=True), tmp_path / "timed"), run(exact, tmp_path / "untimed"))
     config = replace(settings, duration_ps=0.3)
     assert same(run(replace(config, baseline=True), tmp_path / "with"), run(config, tmp_path / "without"))
     timing = read_run(tmp_path / "with").settings["timing"]

@@ -58,6 +58,10 @@ class Metropolis(Stepper):
         energy: Array = np.asarray(self.forces[self.target].energy, dtype=np.float64)
         return energy
 
+    def gradient(self) -> Array:
+        """eV/A, shape (replicas, n, 3), of the energy that decides."""
+        return -np.asarray(self.forces[self.target].forces, dtype=np.float64)
+
     def step(self) -> None:
         """Refresh, propose, decide."""
         self.apply(REFRESH, Fraction(1))

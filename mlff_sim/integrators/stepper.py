@@ -88,6 +88,11 @@ class Stepper:
         total: Array = np.sum(energies, axis=0)
         return total
 
+    def gradient(self) -> Array:
+        """eV/A, shape (replicas, n, 3): minus the forces of this energy."""
+        total: Array = -np.sum([np.asarray(self.forces[name].forces, dtype=np.float64) for name in self.kicks], axis=0)
+        return total
+
     def apply(self, flow: Flow, fraction: Fraction) -> None:
         """One flow over a fraction of the outer step."""
         t = self.timestep * float(fraction)

@@ -11,22 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlff_sim.errors import InputError, SimulationStopped
-from mlff_sim.forces import Array, ForceProvider, evaluate
-from mlff_sim.integrators.force_table import MOLLIFIED, ForceTable
-from mlff_sim.integrators.metropolis import Metropolis
+from mlff_sim.forces import Array, ForceProvider
 from mlff_sim.integrators.mollifier import Mollifier
-from mlff_sim.integrators.schemes import baoab, respa, substeps, verlet
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.registry import load_model, resolve
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settings, versions
+from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.clock import Baseline
 from mlff_sim.simulation.config import RunConfig
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.production import Production
 from mlff_sim.state import State, maxwell_boltzmann
 from mlff_sim.structure import covalent_bonds, read_structures
-from mlff_sim.units import FS
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -79,7 +76,7 @@ class Run:
         self.providers: dict[str, ForceProvider] = {key: load_model(name, self.atoms) for key, name in names.items()}
         self.mollifier = None
         if config.scheme == "mollified":
-            self.mollifier = self._mollifier(_relaxed(self.providers["student"], self.atoms.get_positions()))
+            self.mollifier = self._mollifier(relaxed(self.providers["student"], self.atoms.get_positions()))
             self.providers["student"].reset()
         self.writer = RunWriter(Path(out), self._settings(), self.atoms)
         self.action = self.writer.check(resume)
@@ -151,31 +148,11 @@ class Run:
 
     def _stepper(self, ensemble: str, state: State, seed: int, compile: bool) -> Stepper:
         config = self.config
-        inside = baoab if ensemble == "nvt" else verlet
-        fast, scheme, differences = "teacher", inside("teacher"), {}
-        exact = config.scheme == "ghmc"
-        if config.student:
-            fast, scheme = "student", respa("residual", inside("student"), config.k_steps)
-            if exact:
-                scheme = substeps(verlet("student"), config.k_steps)
-            differences = {"residual": ("teacher", "student")}
-            if self.mollifier is not None:
-                differences = {"residual": ("teacher" + MOLLIFIED, "student" + MOLLIFIED)}
-        table = ForceTable(self.providers, differences, self.mollifier)
         bath = None
         if ensemble == "nvt":
             bath = Langevin(config.temperature_K, self._friction, seed, self.replicas)
-        arguments = (scheme, config.outer_step_fs * FS, self.masses, table, state, None if exact else bath)
-        if hasattr(self.providers[fast], "network"):
-            from mlff_sim.integrators.fused import FusedStepper
-
-            stepper: Stepper = FusedStepper(*arguments, fast=fast, compile=compile, amp=config.amp)
-        else:
-            stepper = Stepper(*arguments)
-        if not exact:
-            return stepper
-        assert bath is not None
-        return Metropolis(stepper, bath)
+        dynamics = Dynamics(config.scheme, config.timestep_fs, config.k_steps, compile, config.amp)
+        return assemble(dynamics, self.providers, self.masses, state, bath, self.mollifier)
 
     @property
     def _friction(self) -> float:
@@ -241,18 +218,6 @@ class Run:
             self.writer.settings["com_removed"] = True
         warm.forces.reset()
         stepper.restart(state, bath)
-
-
-def _relaxed(model: ForceProvider, positions: Array) -> Array:
-    """The nearest minimum of a model, A, shape (n, 3), by L-BFGS (scipy)."""
-    from scipy.optimize import minimize
-
-    def energy_and_gradient(x: Array) -> tuple[float, Array]:
-        answer = evaluate(model, x.reshape(1, -1, 3))
-        return float(answer.energy[0]), -answer.forces.ravel()
-
-    found: Array = minimize(energy_and_gradient, positions.ravel(), jac=True, method="L-BFGS-B").x.reshape(-1, 3)
-    return found if np.isfinite(found).all() else positions
 
 
 def _is_model(name: str) -> bool:

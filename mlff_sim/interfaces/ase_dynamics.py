@@ -1,0 +1,182 @@
+"""Two-model dynamics as an ASE `MolecularDynamics`: `attach`, `run`, loggers and trajectories as usual."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import units
+from ase.calculators.calculator import Calculator, all_changes
+from ase.md.md import MolecularDynamics
+
+from mlff_sim.acceleration import Execution
+from mlff_sim.errors import InputError
+from mlff_sim.integrators.metropolis import Metropolis
+from mlff_sim.integrators.mollifier import Mollifier
+from mlff_sim.integrators.stepper import Langevin
+from mlff_sim.models.registry import bind, resolve
+from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
+from mlff_sim.simulation.config import RunConfig
+from mlff_sim.simulation.guards import Guard
+from mlff_sim.state import State
+from mlff_sim.structure import covalent_bonds
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+class HybridDynamics(MolecularDynamics):
+    """A cheap student advances, the teacher corrects at every outer step.
+
+    One step of ASE is one *outer* step of `k_steps * timestep`: `run(1000)` makes 1000 teacher calls, and observers see
+    positions, momenta, energy and forces at outer points, where energies are right. The atoms are given a calculator
+    that answers from the last outer point without another call, and asks the teacher anywhere else.
+
+    Args:
+        atoms: a molecule in vacuum, with momenta; they are advanced in place. Constraints are refused.
+        timestep: *inner* time step in ASE's units, e.g. `0.5 * units.fs`.
+        student: cheap model: a student file, a registry name, a module or a `ForceProvider`.
+        teacher: expensive model: the same, or None for the calculator the atoms have.
+        k_steps: inner steps in an outer step.
+        scheme: "respa", "mollified" or "ghmc"; see `RunConfig`.
+        temperature_K: of a Langevin bath; None for constant energy.
+        friction_per_ps: of the bath.
+        seed: of the bath.
+        compile: compile the student's inner loop.
+        options: of `MolecularDynamics`: `trajectory`, `logfile`, `loginterval`.
+
+    Raises:
+        InputError: settings that make no sense, a periodic or constrained structure, or a model that does not fit.
+
+    Attributes:
+        stepper: the engine; `stepper.potential()` is the energy that is conserved with the kinetic one, less
+            `stepper.heat`, and `acceptance` the share of accepted proposals of "ghmc".
+    """
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        timestep: float,
+        *,
+        student: Any,
+        teacher: Any = None,
+        k_steps: int = 8,
+        scheme: str = "respa",
+        temperature_K: float | None = None,
+        friction_per_ps: float = 1.0,
+        seed: int = 0,
+        compile: bool = True,
+        **options: Any,
+    ) -> None:
+        """Check, load the models, and be ready at the atoms' state; nothing is evaluated yet."""
+        inner_fs = timestep / units.fs
+        RunConfig(  # checks what the two have in common
+            "atoms",
+            "teacher",
+            "student",
+            ensemble="nve" if temperature_K is None else "nvt",
+            timestep_fs=inner_fs,
+            k_steps=k_steps,
+            duration_ps=1e6,
+            temperature_K=300.0 if temperature_K is None else temperature_K,
+            friction_per_ps=friction_per_ps,
+            seed=seed,
+            scheme=scheme,
+        )
+        if atoms.pbc.any():
+            raise InputError("HybridDynamics is for molecules in vacuum, for now; the atoms are periodic.")
+        if atoms.constraints:
+            kinds = ", ".join(sorted({type(c).__name__ for c in atoms.constraints}))
+            raise InputError(f"HybridDynamics knows no constraints, and the atoms have {kinds}; remove them.")
+        if teacher is None and atoms.calc is None:
+            raise InputError("which teacher? Give teacher=..., or attach a calculator to the atoms.")
+        if teacher is None:
+            from mlff_sim.models.ase_backed import AseProvider
+
+            given = atoms.calc
+            teacher = AseProvider(atoms, lambda: given, "the atoms' calculator")
+        providers = {
+            "student": bind(_student(student), atoms, Execution(device="cpu")),
+            "teacher": bind(teacher, atoms),
+        }
+        masses = atoms.get_masses()
+        mollifier = None
+        if scheme == "mollified":
+            at_rest = relaxed(providers["student"], atoms.get_positions())
+            mollifier = Mollifier(atoms.numbers.tolist(), covalent_bonds(atoms), at_rest)
+            if not len(mollifier.hydrogens):
+                raise InputError("scheme 'mollified' needs X-H bonds and the atoms have none; use 'respa'.")
+        bath = None if temperature_K is None else Langevin(temperature_K, friction_per_ps, seed, 1)
+        state = _state(atoms)
+        dynamics = Dynamics(scheme, inner_fs, k_steps, compile)
+        self.stepper = assemble(dynamics, providers, masses, state, bath, mollifier)
+        self._guard = Guard(masses, state, 300.0 if temperature_K is None else temperature_K)
+        atoms.calc = OuterPoint(self)
+        super().__init__(atoms, k_steps * timestep, **options)
+
+    @property
+    def acceptance(self) -> float | None:
+        """Share of proposals accepted so far; None for schemes that propose nothing."""
+        s = self.stepper
+        return float(s.accepted.sum() / max(1, s.proposals)) if isinstance(s, Metropolis) else None
+
+    def step(self, forces: Any = None) -> Any:
+        """One outer step; `forces` are ASE's business and not needed."""
+        state = self.stepper.state
+        now = _state(self.atoms)
+        if not (np.array_equal(now.positions, state.positions) and np.array_equal(now.momenta, state.momenta)):
+            heat = self.stepper.heat
+            self.stepper.restart(now, self.stepper.bath)  # an observer has changed the atoms
+            self.stepper.heat = heat
+        self._guard.advance(self.stepper, self.nsteps + 1)
+        # Copies: observers may write into the atoms' arrays.
+        self.atoms.set_positions(self.stepper.state.positions[0].copy())
+        self.atoms.set_momenta(self.stepper.state.momenta[0].copy())
+        return self.atoms.get_forces()
+
+
+class OuterPoint(Calculator):
+    """The energy and forces that the dynamics knows at its outer point; elsewhere the teacher is asked."""
+
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 (as ASE declares it)
+
+    def __init__(self, dynamics: HybridDynamics) -> None:
+        """Look at a dynamics."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._dynamics = dynamics
+
+    def calculate(
+        self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = tuple(all_changes)
+    ) -> None:
+        """Fill in energy and forces.
+
+        The energy is the one that is conserved with the kinetic energy, and the forces are minus its gradient: the
+        teacher's, but for the X-H stretches of "mollified".
+        """
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
+        assert self.atoms is not None
+        stepper = self._dynamics.stepper
+        teacher = stepper.forces.providers["teacher"]
+        if not np.array_equal(self.atoms.numbers, teacher.numbers):
+            raise InputError("these are other atoms than those of the dynamics.")
+        if np.array_equal(self.atoms.positions, stepper.state.positions[0]):
+            energy, forces = float(stepper.potential()[0]), -stepper.gradient()[0]
+        else:
+            answer = teacher(self.atoms.positions)
+            energy, forces = float(answer.energy), answer.forces
+        self.results = {"energy": energy, "free_energy": energy, "forces": np.array(forces)}
+
+
+def _state(atoms: Atoms) -> State:
+    return State(atoms.get_positions()[None], atoms.get_momenta()[None])
+
+
+def _student(student: Any) -> Any:
+    """A plain file name, or the name of a shipped student, means `student:FILE`."""
+    if not isinstance(student, str):
+        return student
+    try:
+        resolve(student)
+    except InputError:
+        return student if ":" in student else f"student:{student}"
+    return student

@@ -1,0 +1,91 @@
+"""From the name of a scheme and two models to a stepper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlff_sim.forces import Array, ForceProvider, evaluate
+from mlff_sim.integrators.force_table import MOLLIFIED, ForceTable
+from mlff_sim.integrators.metropolis import Metropolis
+from mlff_sim.integrators.mollifier import Mollifier
+from mlff_sim.integrators.schemes import baoab, respa, substeps, verlet
+from mlff_sim.integrators.stepper import Langevin, Stepper
+from mlff_sim.state import State
+from mlff_sim.units import FS
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What a step is.
+
+    Attributes:
+        scheme: "respa", "mollified" or "ghmc"; see `RunConfig`. Plain dynamics where there is no student.
+        timestep_fs: inner time step.
+        k_steps: inner steps in an outer step.
+        compile: compile the inner loop of a student.
+        amp: bfloat16 products in its hidden layers.
+    """
+
+    scheme: str
+    timestep_fs: float
+    k_steps: int
+    compile: bool = True
+    amp: bool = False
+
+
+def assemble(
+    dynamics: Dynamics,
+    providers: Mapping[str, ForceProvider],
+    masses: Array,
+    state: State,
+    bath: Langevin | None = None,
+    mollifier: Mollifier | None = None,
+) -> Stepper:
+    """A stepper at the start of its dynamics, whose steps are outer steps.
+
+    Args:
+        dynamics: what a step is.
+        providers: "teacher" and, unless dynamics is plain, "student".
+        masses: u, shape (n,).
+        state: where to start.
+        bath: for constant temperature, which "ghmc" needs; None for constant energy.
+        mollifier: for "mollified".
+    """
+    inside = baoab if bath is not None else verlet
+    fast, scheme, differences = "teacher", inside("teacher"), {}
+    exact = dynamics.scheme == "ghmc"
+    if "student" in providers:
+        fast, scheme = "student", respa("residual", inside("student"), dynamics.k_steps)
+        differences = {"residual": ("teacher", "student")}
+        if exact:
+            scheme = substeps(verlet("student"), dynamics.k_steps)
+        if mollifier is not None:
+            differences = {"residual": ("teacher" + MOLLIFIED, "student" + MOLLIFIED)}
+    table = ForceTable(providers, differences, mollifier)
+    outer = dynamics.k_steps * dynamics.timestep_fs * FS
+    arguments = (scheme, outer, masses, table, state, None if exact else bath)
+    if hasattr(providers[fast], "network"):
+        from mlff_sim.integrators.fused import FusedStepper
+
+        stepper: Stepper = FusedStepper(*arguments, fast=fast, compile=dynamics.compile, amp=dynamics.amp)
+    else:
+        stepper = Stepper(*arguments)
+    if not exact:
+        return stepper
+    assert bath is not None
+    return Metropolis(stepper, bath)
+
+
+def relaxed(model: ForceProvider, positions: Array) -> Array:
+    """The nearest minimum of a model, A, shape (n, 3), by L-BFGS (scipy)."""
+    from scipy.optimize import minimize
+
+    def energy_and_gradient(x: Array) -> tuple[float, Array]:
+        answer = evaluate(model, x.reshape(1, -1, 3))
+        return float(answer.energy[0]), -answer.forces.ravel()
+
+    found: Array = minimize(energy_and_gradient, positions.ravel(), jac=True, method="L-BFGS-B").x.reshape(-1, 3)
+    return found if np.isfinite(found).all() else positions
