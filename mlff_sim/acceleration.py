@@ -32,6 +32,8 @@ class Acceleration:
         skin_A: A, candidate pairs are kept until atoms have moved half of this.
         static_edges: True pads edges to a fixed number, False compiles for any number, "auto" pads where CUDA graphs,
             which need it, are asked for.
+        prune_edges: True gives the model edges within the cutoff only, "auto" also those of the skin where that is faster
+            and its envelope is seen to be zero there. What decides by the clock cannot be repeated to the last digit.
         cuda_graphs: replay recorded kernels instead of launching each; needs `compile` and a GPU.
         gate_energy_meV_per_atom: largest deviation from the eager model in the energy of an atom and in the virial.
         gate_force_meV_per_A: largest deviation in any force component.
@@ -43,6 +45,7 @@ class Acceleration:
     tf32: bool = False
     skin_A: float = 0.5
     static_edges: bool | Literal["auto"] = "auto"
+    prune_edges: bool | Literal["auto"] = "auto"
     cuda_graphs: bool = False
     gate_energy_meV_per_atom: float = 0.1
     gate_force_meV_per_A: float = 1.0
@@ -55,6 +58,7 @@ class Acceleration:
             "autocast": (None, "bfloat16", "float16"),
             "tf32": (True, False),
             "static_edges": (True, False, "auto"),
+            "prune_edges": (True, "auto"),
             "cuda_graphs": (True, False),
         }.items():
             if getattr(self, name) not in allowed:

@@ -187,6 +187,33 @@ def test_killed_at_every_rename(
     assert k > 12, "four segments and checkpoints, run.json, log.h5, two trajectories, topology, run.json again"
 
 
+def test_a_compiled_teacher_is_resumed_exactly(
+    settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its graph and its lists are made anew; nothing in them depends on the clock. (The graph is not compiled here.)"""
+    monkeypatch.setattr("mlff_sim.models.compiled.compiled", lambda flat, inputs, options: flat)
+    monkeypatch.setattr("mlff_sim.simulation.config.CHECKPOINT_STEPS", 10)
+    network = f"module:{Path(__file__).parents[1] / 'examples' / 'own_module.py'}:build"
+    config = replace(settings, teacher=network, duration_ps=0.04, equilibrate_ps=0.0, replicas=1, compile_teacher=True)
+    unbroken = run(config, tmp_path / "unbroken")
+    plain = read_run(run(replace(config, compile_teacher=False), tmp_path / "plain"))
+    np.testing.assert_allclose(read_run(unbroken).potential_energy[:2], plain.potential_energy[:2], atol=1e-5)
+    rename, left = os.replace, 7
+
+    def dying(source: Any, target: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", dying)
+    with pytest.raises(Killed):
+        run(config, tmp_path / "broken")
+    left = 10**9
+    assert same(run(config, tmp_path / "broken", resume=True), unbroken)
+
+
 def test_a_run_killed_before_it_said_what_it_is_can_be_started(settings: RunConfig, tmp_path: Path) -> None:
     """An empty folder, or one with nothing but an empty `segments` and a half-written run.json."""
     config = replace(settings, teacher="morse", duration_ps=0.01, equilibrate_ps=0.0)

@@ -10,7 +10,7 @@ import typer
 
 from mlff_sim.cli.console import out as console
 from mlff_sim.cli.console import progress_bar
-from mlff_sim.cli.options import Seed, Structure
+from mlff_sim.cli.options import CompileTeacher, Seed, Structure
 from mlff_sim.errors import InputError
 
 
@@ -46,6 +46,7 @@ def distill(
         ),
     ] = None,
     seed: Seed = 0,
+    compile_teacher: CompileTeacher = False,
 ) -> int:
     """Distil a teacher into a cheap student of one molecule.
 
@@ -68,6 +69,7 @@ def distill(
         raise InputError(f"--out {out} is a folder; give a file.")
     if seed < 0:
         raise InputError(f"seed {seed} must not be negative.")
+    from mlff_sim.acceleration import Acceleration, Execution
     from mlff_sim.distill import DistillConfig
     from mlff_sim.distill import distill as run
     from mlff_sim.models.registry import load_model, resolve
@@ -78,7 +80,8 @@ def distill(
     )
     resolve(teacher)
     atoms = read_structure(structure)
-    model = load_model(teacher, atoms)
+    execution = Execution(acceleration=Acceleration(compile=compile_teacher, prune_edges=True))
+    model = load_model(teacher, atoms, execution)
     with progress_bar("s") as bar:
         result = run(atoms, model, config, out, bar)
     own = (

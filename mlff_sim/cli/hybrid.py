@@ -53,6 +53,7 @@ def hybrid(
     ] = "respa",
     resume: o.Resume = False,
     compile: o.Compile = True,
+    compile_teacher: o.CompileTeacher = False,
     amp: o.Amp = False,
 ) -> int:
     r"""Run two-model dynamics: K student steps per teacher call, K + U_teacher conserved.
@@ -99,6 +100,7 @@ def hybrid(
         baseline=baseline,
         scheme=scheme,
         compile=compile,
+        compile_teacher=compile_teacher,
         amp=amp,
     )
     return o.carry_out(config, out, resume)

@@ -25,6 +25,7 @@ def md(
     seed: o.Seed = 0,
     resume: o.Resume = False,
     compile: o.Compile = True,
+    compile_teacher: o.CompileTeacher = False,
 ) -> int:
     """Run velocity Verlet (nve) or BAOAB (nvt) with one model: the baseline, and useful alone.
 
@@ -45,5 +46,6 @@ def md(
         replicas=replicas,
         seed=seed,
         compile=compile,
+        compile_teacher=compile_teacher,
     )
     return o.carry_out(config, out, resume)

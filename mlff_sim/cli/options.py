@@ -40,6 +40,13 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in --out exactly; start it if there is no checkpoint yet.")
 ]
 Compile = Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the student's inner loop.")]
+CompileTeacher = Annotated[
+    bool,
+    typer.Option(
+        "--compile-teacher/--no-compile-teacher",
+        help="Compile a teacher that is a graph network (mace:, module:); takes a minute at every start.",
+    ),
+]
 Amp = Annotated[bool, typer.Option("--amp", help="bfloat16 products in the student's hidden layers.")]
 
 

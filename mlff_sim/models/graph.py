@@ -241,7 +241,7 @@ class GraphProvider:
         That is so where the list dominates, as on a GPU. It needs an envelope that is zero beyond the cutoff; whether it
         is, is seen on this frame: the same forces to the rounding of the model.
         """
-        if self.acceleration.padded or self.acceleration.skin_A == 0:
+        if self.acceleration.padded or self.acceleration.skin_A == 0 or self.acceleration.prune_edges is True:
             return False
         ms, forces = {}, {}
         f = self.function

@@ -60,7 +60,7 @@ class Baseline:
 
     def __init__(self, config: RunConfig, atoms: Atoms) -> None:
         """Load the second teacher."""
-        self.table = ForceTable({"teacher": load_model(config.teacher, atoms)})
+        self.table = ForceTable({"teacher": load_model(config.teacher, atoms, config.execution)})
         self.config, self.masses = config, atoms.get_masses()
 
     def block(self, state: State) -> float:

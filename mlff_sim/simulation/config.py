@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlff_sim.acceleration import Acceleration, Execution
 from mlff_sim.errors import InputError
 
 ENSEMBLES = ("nve", "nvt")
@@ -38,6 +39,7 @@ class RunConfig:
             accepts or refuses trajectories of `k_steps` steps of the student, which samples the teacher's ensemble
             exactly and has no time.
         compile: compile the inner loop.
+        compile_teacher: compile a teacher that is a graph network (MACE, `module:`), which takes a minute at every start.
         amp: bfloat16 products in the student's hidden layers.
     """
 
@@ -57,6 +59,7 @@ class RunConfig:
     baseline: bool = True
     scheme: str = "respa"
     compile: bool = True
+    compile_teacher: bool = False
     amp: bool = False
 
     def __post_init__(self) -> None:
@@ -95,6 +98,11 @@ class RunConfig:
             raise InputError(
                 f"duration {self.duration_ps:g} ps is shorter than one outer step of {self.outer_step_fs:g} fs (k_steps * timestep)."
             )
+
+    @property
+    def execution(self) -> Execution:
+        """How the teacher is evaluated: in a way that does not depend on the clock, so that a run can be repeated."""
+        return Execution(acceleration=Acceleration(compile=self.compile_teacher, prune_edges=True))
 
     @property
     def outer_step_fs(self) -> float:

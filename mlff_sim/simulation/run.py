@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlff_sim.acceleration import Execution
 from mlff_sim.errors import InputError, SimulationStopped
 from mlff_sim.forces import Array, ForceProvider
 from mlff_sim.integrators.mollifier import Mollifier
@@ -73,7 +74,11 @@ class Run:
         if config.scheme == "mollified" and not len(self._mollifier(self.atoms.positions).hydrogens):
             raise InputError(f"scheme 'mollified' needs X-H bonds and '{config.structure}' has none; use 'respa'.")
         self.start, self.com_removed = self._initial_state(frames)
-        self.providers: dict[str, ForceProvider] = {key: load_model(name, self.atoms) for key, name in names.items()}
+        # The loop that a student runs in is on the CPU.
+        how = {"teacher": config.execution, "student": Execution(device="cpu")}
+        self.providers: dict[str, ForceProvider] = {
+            key: load_model(name, self.atoms, how[key]) for key, name in names.items()
+        }
         self.mollifier = None
         if config.scheme == "mollified":
             self.mollifier = self._mollifier(relaxed(self.providers["student"], self.atoms.get_positions()))
