@@ -106,11 +106,14 @@ def torch_force(
         InputError: openmmtorch cannot be used, or the model cannot be exported; see `script_module`.
     """
     openmmtorch = load_openmmtorch()
+    from mlff_sim.models.student import Student
     from mlff_sim.models.torchscript_export import script_module
 
     example = _example(numbers, periodic)
-    module, _ = script_module(calculator._fitting(example), example, particles, frozen=True)
+    provider = calculator._fitting(example)
+    module, _ = script_module(provider, example, particles, frozen=True)
     force = openmmtorch.TorchForce(module)
+    force.setOutputsForces(isinstance(provider, Student))
     force.setUsesPeriodicBoundaryConditions(periodic)
     return force
 

@@ -26,7 +26,14 @@ from mlff_sim.forces import Array, ForceProvider
 from mlff_sim.models.graph import GraphProvider
 from mlff_sim.models.student import Student
 from mlff_sim.models.torchscript_file import FORMAT, RECORD, VERSION
-from mlff_sim.models.torchscript_modules import AllPairs, InABox, InVacuum, edges_in_a_box, edges_in_vacuum
+from mlff_sim.models.torchscript_modules import (
+    AllPairs,
+    AllPairsWithForces,
+    InABox,
+    InVacuum,
+    edges_in_a_box,
+    edges_in_vacuum,
+)
 from mlff_sim.units import KJ_PER_MOL, NM
 
 if TYPE_CHECKING:
@@ -56,15 +63,15 @@ class _Graph(torch.nn.Module):
 
 
 class _Student(torch.nn.Module):
-    """The energy of a student's network, whose hand-written forces are dropped from the trace."""
+    """A student's network for one structure; without its hand-written forces, they are dropped from the trace."""
 
-    def __init__(self, network: torch.nn.Module) -> None:
+    def __init__(self, network: torch.nn.Module, forces: bool) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.forces = network, forces
 
-    def forward(self, x: Tensor) -> Tensor:
-        energy: Tensor = self.network(x[None])[0]
-        return energy
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        answer: tuple[Tensor, Tensor] = self.network(x[None])
+        return answer if self.forces else answer[0]
 
 
 def script_module(
@@ -77,7 +84,8 @@ def script_module(
         example: a structure of the provider's atoms to record at; its periodicity is the module's.
         particles: the model's atoms among all that the module will be given; None if they are all.
         frozen: compare the module as it is after `torch.jit.freeze`, which whoever runs it may apply (openmm-torch
-            does): freezing removes every `detach`, and so changes derivatives that rely on it.
+            does): freezing removes every `detach`, and so changes derivatives that rely on it. A student then returns
+            its own forces as well, which are those that it gives anywhere else to the last digit but one.
 
     Returns:
         The module, and its largest deviations from the provider in meV/atom and meV/A.
@@ -94,7 +102,7 @@ def script_module(
         try:
             with _Slices():
                 module = _scripted(
-                    provider, np.asarray(example.positions), example.cell.array if all(pbc) else None, common
+                    provider, np.asarray(example.positions), example.cell.array if all(pbc) else None, common, frozen
                 )
         except InputError:
             raise
@@ -104,11 +112,12 @@ def script_module(
     return module, _checked(shown, provider, example, particles)
 
 
-def _scripted(provider: ForceProvider, x: Array, cell: Array | None, common: tuple[Any, int]) -> Any:
+def _scripted(provider: ForceProvider, x: Array, cell: Array | None, common: tuple[Any, int], forces: bool) -> Any:
     if isinstance(provider, Student):
-        network = _Student(copy.deepcopy(provider.network).cpu())
+        network = _Student(copy.deepcopy(provider.network).cpu(), forces)
         traced = torch.jit.trace(network, torch.from_numpy(x - x.mean(0)), check_trace=False)
-        return torch.jit.script(AllPairs(traced, provider.energy_shift, *common).eval())
+        whole = AllPairsWithForces if forces else AllPairs
+        return torch.jit.script(whole(traced, provider.energy_shift, *common).eval())
     if not isinstance(provider, GraphProvider):
         raise InputError(
             f"'{provider.name}' cannot be exported: TorchScript holds torch models only (student:FILE, mace:FILE, a "
@@ -142,7 +151,10 @@ def _checked(module: Any, provider: ForceProvider, example: Atoms, particles: Se
         leaf = torch.from_numpy(given).requires_grad_(True)
         try:
             energy = module(leaf) if cell is None else module(leaf, torch.from_numpy(cell / NM))
-            (gradient,) = torch.autograd.grad(energy, leaf)
+            if isinstance(energy, tuple):
+                energy, gradient = energy[0], -energy[1].detach()
+            else:
+                (gradient,) = torch.autograd.grad(energy, leaf)
         except (RuntimeError, torch.jit.Error) as error:
             raise InputError(
                 f"'{provider.name}' as TorchScript fails at another structure ({_first_line(error)}); does it turn "

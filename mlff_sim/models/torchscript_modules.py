@@ -114,6 +114,17 @@ class AllPairs(Exported):
         return kilojoules(energies, self.reference, self.kj)
 
 
+class AllPairsWithForces(Exported):
+    """A student with the forces that it works out itself: nm to kJ/mol and kJ/mol/nm, for all that are given."""
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy in kJ/mol, float64, shape (), and forces in kJ/mol/nm, float64, like positions."""
+        energies, forces = self.network(model_atoms(positions, self.rows, self.total, self.nm))
+        spread = torch.zeros(positions.size(0), 3, dtype=torch.float64, device=positions.device)
+        spread = spread.index_copy(0, self.rows, forces[0].double() * (self.nm / self.kj))
+        return kilojoules(energies, self.reference, self.kj), spread
+
+
 class InVacuum(Exported):
     """A graph network for a molecule: positions (n, 3) in nm to the energy in kJ/mol.
 
