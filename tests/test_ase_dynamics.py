@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,41 @@ def test_the_atoms_own_calculator_is_the_teacher(moving: Atoms) -> None:
     assert moving.get_potential_energy() == pytest.approx(reference)
     dynamics.run(3)
     assert dynamics.stepper.forces.calls["teacher"] == 4
+
+
+def test_what_observers_change_is_taken_up(moving: Atoms, toys: Any) -> None:
+    """New momenta at the same positions cost no call and reset no count; atoms heated on purpose are no runaway."""
+    teacher = toys.counted(load_model("morse", moving))
+    settings: Any = {"student": "harmonic", "teacher": teacher, "k_steps": 2}
+    dynamics = HybridDynamics(moving, 0.5 * units.fs, scheme="ghmc", temperature_K=300.0, **settings)
+    dynamics.attach(lambda: moving.set_momenta(-moving.get_momenta()))
+    dynamics.run(10)
+    assert teacher.calls == 11 and dynamics.stepper.proposals == 10
+    hot = moving.copy()
+    dynamics = HybridDynamics(hot, 0.2 * units.fs, **settings)
+    limit = dynamics._guard.limit_K
+    hot.set_momenta(5 * hot.get_momenta())
+    assert hot.get_temperature() > limit
+    dynamics.run(2)
+    hot.set_constraint(FixAtoms([0]))
+    with pytest.raises(InputError, match="FixAtoms"):
+        dynamics.run(1)
+
+
+def test_the_calculator_outlives_its_dynamics(moving: Atoms, tmp_path: Path) -> None:
+    """Atoms are copied whole while a log is open; another dynamics takes the teacher, not what was conserved before."""
+    morse = load_model("morse", moving)
+    moving.rattle(0.03, seed=2)
+    dynamics = HybridDynamics(
+        moving, 0.2 * units.fs, student="harmonic", teacher=morse, k_steps=2, scheme="mollified",
+        logfile=str(tmp_path / "md.log"),
+    )  # fmt: skip
+    dynamics.run(2)
+    energy = moving.get_potential_energy()
+    assert deepcopy(moving).get_potential_energy() == energy
+    HybridDynamics(moving, 0.2 * units.fs, student="harmonic", k_steps=2)
+    truth = float(morse(moving.positions).energy)
+    assert abs(energy - truth) > 1e-3 and moving.get_potential_energy() == pytest.approx(truth, abs=1e-9)
 
 
 def test_mistakes(moving: Atoms, cli: Callable[..., Any]) -> None:

@@ -11,9 +11,10 @@ from ase.md.md import MolecularDynamics
 
 from mlff_sim.acceleration import Execution
 from mlff_sim.errors import InputError
+from mlff_sim.forces import ForceProvider
 from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.mollifier import Mollifier
-from mlff_sim.integrators.stepper import Langevin
+from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.registry import bind, resolve
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.config import RunConfig
@@ -83,13 +84,11 @@ class HybridDynamics(MolecularDynamics):
             seed=seed,
             scheme=scheme,
         )
-        if atoms.pbc.any():
-            raise InputError("HybridDynamics is for molecules in vacuum, for now; the atoms are periodic.")
-        if atoms.constraints:
-            kinds = ", ".join(sorted({type(c).__name__ for c in atoms.constraints}))
-            raise InputError(f"HybridDynamics knows no constraints, and the atoms have {kinds}; remove them.")
+        _check(atoms)
         if teacher is None and atoms.calc is None:
             raise InputError("which teacher? Give teacher=..., or attach a calculator to the atoms.")
+        if teacher is None and isinstance(atoms.calc, OuterPoint):
+            teacher = atoms.calc.teacher  # of the dynamics before this one
         if teacher is None:
             from mlff_sim.models.ase_backed import AseProvider
 
@@ -111,8 +110,8 @@ class HybridDynamics(MolecularDynamics):
         dynamics = Dynamics(scheme, inner_fs, k_steps, compile)
         self.stepper = assemble(dynamics, providers, masses, state, bath, mollifier)
         self._guard = Guard(masses, state, 300.0 if temperature_K is None else temperature_K)
-        atoms.calc = OuterPoint(self)
         super().__init__(atoms, k_steps * timestep, **options)
+        atoms.calc = OuterPoint(self.stepper)
 
     @property
     def acceptance(self) -> float | None:
@@ -122,17 +121,23 @@ class HybridDynamics(MolecularDynamics):
 
     def step(self, forces: Any = None) -> Any:
         """One outer step; `forces` are ASE's business and not needed."""
-        state = self.stepper.state
-        now = _state(self.atoms)
-        if not (np.array_equal(now.positions, state.positions) and np.array_equal(now.momenta, state.momenta)):
-            heat = self.stepper.heat
-            self.stepper.restart(now, self.stepper.bath)  # an observer has changed the atoms
-            self.stepper.heat = heat
+        _check(self.atoms)
+        self._notice(_state(self.atoms))
         self._guard.advance(self.stepper, self.nsteps + 1)
         # Copies: observers may write into the atoms' arrays.
         self.atoms.set_positions(self.stepper.state.positions[0].copy())
         self.atoms.set_momenta(self.stepper.state.momenta[0].copy())
         return self.atoms.get_forces()
+
+    def _notice(self, now: State) -> None:
+        """Go on from what an observer, or the user between two runs, has made of the atoms."""
+        before, self.stepper.state = self.stepper.state, now
+        if not np.array_equal(now.positions, before.positions):
+            self.stepper.forces.move(now.positions)
+        if self._guard.temperature(now) > self._guard.temperature(before):
+            # They were heated on purpose.
+            warmer = Guard(self.stepper.masses, now, 0.0)
+            self._guard = max(self._guard, warmer, key=lambda guard: guard.limit_K)
 
 
 class OuterPoint(Calculator):
@@ -140,10 +145,15 @@ class OuterPoint(Calculator):
 
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 (as ASE declares it)
 
-    def __init__(self, dynamics: HybridDynamics) -> None:
-        """Look at a dynamics."""
+    def __init__(self, stepper: Stepper) -> None:
+        """Look at the engine of a dynamics."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self._dynamics = dynamics
+        self._stepper = stepper
+
+    @property
+    def teacher(self) -> ForceProvider:
+        """The model that is asked elsewhere."""
+        return self._stepper.forces.providers["teacher"]
 
     def calculate(
         self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = tuple(all_changes)
@@ -155,8 +165,7 @@ class OuterPoint(Calculator):
         """
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         assert self.atoms is not None
-        stepper = self._dynamics.stepper
-        teacher = stepper.forces.providers["teacher"]
+        stepper, teacher = self._stepper, self.teacher
         if not np.array_equal(self.atoms.numbers, teacher.numbers):
             raise InputError("these are other atoms than those of the dynamics.")
         if np.array_equal(self.atoms.positions, stepper.state.positions[0]):
@@ -165,6 +174,15 @@ class OuterPoint(Calculator):
             answer = teacher(self.atoms.positions)
             energy, forces = float(answer.energy), answer.forces
         self.results = {"energy": energy, "free_energy": energy, "forces": np.array(forces)}
+
+
+def _check(atoms: Atoms) -> None:
+    """Refuse what would go unnoticed by the engine."""
+    if atoms.pbc.any():
+        raise InputError("HybridDynamics is for molecules in vacuum, for now; the atoms are periodic.")
+    if atoms.constraints:
+        kinds = ", ".join(sorted({type(c).__name__ for c in atoms.constraints}))
+        raise InputError(f"HybridDynamics knows no constraints, and the atoms have {kinds}; remove them.")
 
 
 def _state(atoms: Atoms) -> State:
