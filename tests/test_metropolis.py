@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from scipy.integrate import quad
 
+from mlff_sim import RunConfig, run
+from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, Evaluation, ForceProvider
 from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.integrators.fused import FusedStepper, _pieces
 from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.schemes import baoab, merged, respa, substeps, verlet
 from mlff_sim.integrators.stepper import Langevin, Stepper
+from mlff_sim.models.registry import load_model
+from mlff_sim.runfolder import read_run
+from mlff_sim.simulation.assembly import Dynamics, assemble
 from mlff_sim.state import State
 from mlff_sim.units import FS, KB
+from mlff_sim.validation import assess
 
 KT = KB * 300.0
 
@@ -211,6 +219,45 @@ def test_long_trajectories_are_compiled_in_pieces(ethanol: Atoms, make_student: 
     # Float32 forces summed in another order: 1e-6 eV/A over 50 fs move a hydrogen by less than 2e-5 A.
     assert np.abs(ends[0].positions - ends[1].positions).max() < 2e-5
     assert np.abs(ends[0].positions - thermal(2).positions).max() > 0.05
+
+
+def test_a_loop_that_cannot_be_compiled_is_no_refused_proposal(
+    ethanol: Atoms, make_student: Any, thermal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a C++ compiler, say; all proposals would be refused, and the run would look like one."""
+
+    def backend(*arguments: Any) -> Any:
+        raise OSError("no compiler")
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda run, **options: compile(run, backend=backend, **options))
+    providers = {"teacher": load_model("morse", ethanol), "student": make_student(ethanol)}
+    bath = Langevin(300.0, 1.0, 0, 2)
+    s = assemble(Dynamics("ghmc", 0.5, 2), providers, ethanol.get_masses(), thermal(2), bath)
+    with pytest.raises(InputError, match=r"no compiler.*--no-compile"):
+        s.step()
+
+
+def test_a_teacher_that_fails_from_the_start_on_is_refused_in_the_timing_too(
+    toys: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Timing the models beforehand meets proposals that never reach the teacher's answer."""
+
+    class Once(toys.trap):  # type: ignore[misc]
+        calls = 0
+
+        def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
+            self.calls += 1
+            if self.calls > 1:
+                raise RuntimeError("no convergence")
+            return super().__call__(positions)
+
+    module = importlib.import_module("mlff_sim.simulation.run")
+    monkeypatch.setattr(module, "load_model", lambda name, *_: (Once if name == "morse" else toys.trap)(9, KT))
+    config = RunConfig("ethanol", "morse", "harmonic", k_steps=2, duration_ps=0.01, scheme="ghmc", baseline=False)
+    data = read_run(run(config, tmp_path / "run"))
+    assert data.accepted is not None and not data.accepted.any() and data.settings["timing"] is None
+    assert any("No proposal" in note for note in assess([data]).runs[0].notes)
 
 
 def test_from_the_command_line(ethanol: Atoms, student_file: Any, tmp_path: Any, cli: Any) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, Evaluation
 from mlff_sim.integrators.force_table import MOLLIFIED, ForceTable
 from mlff_sim.integrators.mollifier import at_fixed_length
@@ -132,12 +133,9 @@ class FusedStepper(Stepper):
         dtype = self.student.network.mean.dtype
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's compiler warns about its own internals on first use
-            x, p, heat, *answers = segment(
-                torch.from_numpy(start_x),
-                torch.from_numpy(start_p),
-                torch.from_numpy(before.forces).to(dtype),
-                torch.from_numpy(noise),
-            )
+            arrays = (start_x, start_p, before.forces, noise)
+            x, p, f, draws = (torch.from_numpy(array) for array in arrays)
+            x, p, heat, *answers = _called(segment, x, p, f.to(dtype), draws)
         self.state = State(x.numpy(), p.numpy())
         self.heat = self.heat + heat.numpy()
         self.forces.move(self.state.positions)
@@ -147,6 +145,19 @@ class FusedStepper(Stepper):
             answer = Evaluation(energy.double().numpy() + self.student.energy_shift, forces.double().numpy())
             self.forces.put(name, answer, calls=n, seconds=seconds)
             seconds = 0.0
+
+
+def _called(segment: Segment, *arguments: Tensor) -> tuple[Tensor, ...]:
+    """A segment's answer; that it cannot be compiled is no failure of a model, which may be one of a proposal only."""
+    try:
+        return segment(*arguments)
+    except RuntimeError as error:
+        from torch._dynamo.exc import TorchDynamoException
+
+        if not isinstance(error, TorchDynamoException):
+            raise
+        reason = " ".join(str(error).strip().partition("\n\n")[0].split())  # advice follows
+        raise InputError(f"the student's loop cannot be compiled ({reason}); use --no-compile, compile=False.") from error
 
 
 def _pieces(flows: Scheme) -> list[Scheme]:

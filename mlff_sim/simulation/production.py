@@ -211,12 +211,14 @@ class Production:
         self.wall.setdefault("block_hybrid_s_per_ps", []).append(elapsed / replica_ps)
 
     def _seconds_per_call(self) -> list[dict[str, float]]:
-        """Time of one evaluation in each of a few outer steps, by model."""
+        """Time of one evaluation in each of a few outer steps that reached all models, by model."""
         table, samples = self.stepper.forces, []
         for _ in range(PROBE_STEPS):
             seconds, calls = dict(table.seconds), dict(table.calls)
             self.stepper.step()
-            samples.append({n: (table.seconds[n] - seconds[n]) / (table.calls[n] - calls[n]) for n in calls})
+            made = {n: table.calls[n] - calls[n] for n in calls}
+            if all(made.values()):  # a proposal may fail before the teacher is asked
+                samples.append({n: (table.seconds[n] - seconds[n]) / made[n] for n in made})
         return samples
 
     def _probe(self) -> Timing | None:
@@ -230,17 +232,21 @@ class Production:
             before, begun = s.forces.calls["student"], time.perf_counter()
             samples: list[dict[str, float]] = []
             blocks: list[float] = []
+            steps = 0
             for i in range(PROBE_ROUNDS[1]):
                 samples += self._seconds_per_call()
+                steps += PROBE_STEPS
                 if self.baseline is not None:
                     blocks.append(self.baseline.block(state))
                 if i + 1 >= PROBE_ROUNDS[0] and time.perf_counter() - begun > PROBE_S:
                     break
+            if not samples:
+                raise RuntimeError("no step reached all models")
             t_e, t_c = (float(np.median([x[n] for x in samples])) for n in ("teacher", "student"))
             t_b = float(np.median(blocks)) if blocks else None
             speedup = None
             if t_b is not None:
-                calls = (s.forces.calls["student"] - before) / (len(samples) * len(state.positions))
+                calls = (s.forces.calls["student"] - before) / (steps * len(state.positions))
                 speedup = predicted_speedup(self.config.k_steps, t_b, t_e, t_c, calls)
             timing = Timing(1e3 * t_e, 1e6 * t_c, None if t_b is None else 1e3 * t_b, speedup)
         except (NonFinite, RuntimeError):

@@ -326,6 +326,11 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
             rdf = compare(reference_of(run), reference)
     else:
         notes.append("Temperature and structure were not judged: fewer than 2 frames; run longer or record more often.")
+    ghmc = _monte_carlo(run, rows, keep)
+    if ghmc is not None and not ghmc.acceptance:
+        notes.append(
+            "No proposal was accepted, so nothing was sampled; take fewer or shorter steps, or a better student."
+        )
     return RunAssessment(
         name=Path(run.folder).name,
         settings=settings,
@@ -337,7 +342,7 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
         temperatures=temperatures,
         rdf=rdf,
         speed=_speed(run) if settings.get("kind") == "hybrid" else None,
-        ghmc=_monte_carlo(run, rows, keep),
+        ghmc=ghmc,
         notes=tuple(notes),
     )
 
