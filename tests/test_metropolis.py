@@ -260,6 +260,30 @@ def test_a_teacher_that_fails_from_the_start_on_is_refused_in_the_timing_too(
     assert any("No proposal" in note for note in assess([data]).runs[0].notes)
 
 
+def test_what_the_compiled_loop_is_for(
+    ethanol: Atoms,
+    make_student: Any,
+    student_file: Any,
+    thermal: Any,
+    toys: Any,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Students on the CPU, where one that runs alone is loaded, too; nothing else that calls something `network`."""
+    trap, abroad = toys.trap(9, KT), make_student(ethanol)
+    trap.network, abroad.device = object(), torch.device("cuda")
+    for student, fused in ((trap, False), (abroad, False), (make_student(ethanol), True)):
+        providers = {"teacher": toys.trap(9, KT), "student": student}
+        s = assemble(Dynamics("respa", 0.5, 2), providers, ethanol.get_masses(), thermal(1))
+        assert isinstance(s, FusedStepper) == fused
+    asked = []
+    module = importlib.import_module("mlff_sim.simulation.run")
+    monkeypatch.setattr(module, "load_model", lambda *given: asked.append(given[2].device) or load_model(*given))
+    for teacher in (f"student:{student_file}", "morse"):
+        module.Run(RunConfig("ethanol", teacher), tmp_path / "run")
+    assert asked == ["cpu", "auto"]
+
+
 def test_from_the_command_line(ethanol: Atoms, student_file: Any, tmp_path: Any, cli: Any) -> None:
     """`--scheme ghmc` reports its acceptance and samples, and refuses NVE."""
     common = ["--structure", "ethanol", "--teacher", "morse", "--student", str(student_file), "--scheme", "ghmc"]
@@ -269,5 +293,6 @@ def test_from_the_command_line(ethanol: Atoms, student_file: Any, tmp_path: Any,
     results = json.loads((tmp_path / "a" / "results.json").read_text())["ghmc"]
     assert results["proposals"] == 2 * 56 and 0 <= results["acceptance"] <= 1
     assert results["slowest"] in results["effective_samples_by_observable"]
-    refused = cli("hybrid", *common, "--ensemble", "nve", "--out", str(tmp_path / "b"))
-    assert refused.code == 2 and "ghmc" in refused.err and "Traceback" not in refused.err
+    for wrong in (["--ensemble", "nve"], ["--friction-per-ps", "0"]):
+        refused = cli("hybrid", *common, *wrong, "--out", str(tmp_path / "b"))
+        assert refused.code == 2 and "ghmc" in refused.err and "Traceback" not in refused.err

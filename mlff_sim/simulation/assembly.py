@@ -67,7 +67,7 @@ def assemble(
     table = ForceTable(providers, differences, mollifier)
     outer = dynamics.k_steps * dynamics.timestep_fs * FS
     arguments = (scheme, outer, masses, table, state, None if exact else bath)
-    if hasattr(providers[fast], "network"):
+    if _is_student_on_cpu(providers[fast]):
         from mlff_sim.integrators.fused import FusedStepper
 
         stepper: Stepper = FusedStepper(*arguments, fast=fast, compile=dynamics.compile, amp=dynamics.amp)
@@ -77,6 +77,15 @@ def assemble(
         return stepper
     assert bath is not None
     return Metropolis(stepper, bath)
+
+
+def _is_student_on_cpu(model: ForceProvider) -> bool:
+    """True for what the compiled loop can run; torch is loaded only for what may be one."""
+    if not hasattr(model, "network"):
+        return False
+    from mlff_sim.models.student import Student
+
+    return isinstance(model, Student) and model.device.type == "cpu"
 
 
 def relaxed(model: ForceProvider, positions: Array) -> Array:

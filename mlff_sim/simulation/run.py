@@ -74,8 +74,11 @@ class Run:
         if config.scheme == "mollified" and not len(self._mollifier(self.atoms.positions).hydrogens):
             raise InputError(f"scheme 'mollified' needs X-H bonds and '{config.structure}' has none; use 'respa'.")
         self.start, self.com_removed = self._initial_state(frames)
-        # The loop that a student runs in is on the CPU.
+        # The loop that a student runs in is on the CPU, also where it is alone.
+        alone = resolve(names["teacher"])[0].role == "student" and config.student is None
         how = {"teacher": config.execution, "student": Execution(device="cpu")}
+        if alone:
+            how["teacher"] = how["student"]
         self.providers: dict[str, ForceProvider] = {
             key: load_model(name, self.atoms, how[key]) for key, name in names.items()
         }

@@ -29,6 +29,7 @@ MOST_CUT = 0.2
 RECIPE = (
     "kind",
     "ensemble",
+    "scheme",
     "temperature_K",
     "timestep_fs",
     "k_steps",
