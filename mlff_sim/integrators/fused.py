@@ -157,7 +157,9 @@ def _called(segment: Segment, *arguments: Tensor) -> tuple[Tensor, ...]:
         if not isinstance(error, TorchDynamoException):
             raise
         reason = " ".join(str(error).strip().partition("\n\n")[0].split())  # advice follows
-        raise InputError(f"the student's loop cannot be compiled ({reason}); use --no-compile, compile=False.") from error
+        raise InputError(
+            f"the student's loop cannot be compiled ({reason}); use --no-compile, compile=False."
+        ) from error
 
 
 def _pieces(flows: Scheme) -> list[Scheme]:

@@ -89,7 +89,9 @@ class RunConfig:
                 f"scheme 'ghmc' samples at constant temperature; ensemble '{self.ensemble}' needs another."
             )
         if self.scheme == "ghmc" and self.friction_per_ps == 0:
-            raise InputError("scheme 'ghmc' with friction_per_ps = 0 never draws momenta, and does not sample; give some.")
+            raise InputError(
+                "scheme 'ghmc' with friction_per_ps = 0 never draws momenta, and does not sample; give some."
+            )
         if self.every is not None and self.every < 1:
             raise InputError(f"every = {self.every} must be at least 1 (outer steps between frames).")
         if self.replicas is not None and self.replicas < 1:

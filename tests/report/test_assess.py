@@ -133,3 +133,7 @@ def test_runs_of_one_ensemble_pool_to_a_reference_as_their_replicas_would() -> N
 def test_runs_of_different_ensembles_do_not_pool() -> None:
     with pytest.raises(InputError, match="temperature_K"):
         reference_of(make_run(rows=100), make_run(rows=100, seed=2, temperature_K=350.0))
+    first, other = make_run(rows=100), make_run(rows=100, seed=2)
+    other.settings["scheme"] = "ghmc"
+    with pytest.raises(InputError, match="scheme"):
+        reference_of(first, other)
