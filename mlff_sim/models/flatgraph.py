@@ -52,7 +52,9 @@ def flattened(module: torch.nn.Module, inputs: Tensors, ragged: Ragged | None = 
     from torch.fx.experimental.proxy_tensor import make_fx
 
     if ragged is not None:
-        inputs = ragged.pad(inputs, _prime(max(1000, *(size for t in inputs for size in t.shape))))
+        # The compiler looks at the size in its choice of kernels: rounded up, it is the same for a run that is resumed.
+        largest = max(size for t in inputs for size in t.shape)
+        inputs = ragged.pad(inputs, _prime(max(1000, 2 ** largest.bit_length())))
     flat: GraphModule = make_fx(lambda *tensors: tuple(module(*tensors)))(*inputs)
     _check_sizes(flat)
     if ragged is None:
