@@ -88,6 +88,12 @@ def stacked(results: Sequence[Evaluation]) -> Evaluation:
     )
 
 
+def stress_from_strain(derivative: Array, cell: Array) -> Array:
+    """Stress in eV/A^3, order xx yy zz yz xz xy, from dE/dstrain (3, 3) in eV and the cell (3, 3) in A."""
+    w: Array = derivative / abs(np.linalg.det(cell))
+    return (0.5 * (w + w.T))[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+
+
 @dataclass(frozen=True)
 class ProviderCheck:
     """Outcome of `check_provider`: the largest violation of each law, in the units of the law.

@@ -15,7 +15,7 @@ from mlff_sim.forces import ForceProvider
 from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.stepper import Langevin, Stepper
-from mlff_sim.models.registry import bind, resolve
+from mlff_sim.models.registry import bind, student_name
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.config import RunConfig
 from mlff_sim.simulation.guards import Guard
@@ -94,8 +94,10 @@ class HybridDynamics(MolecularDynamics):
 
             given = atoms.calc
             teacher = AseProvider(atoms, lambda: given, "the atoms' calculator")
+        if isinstance(student, str):
+            student = student_name(student)
         providers = {
-            "student": bind(_student(student), atoms, Execution(device="cpu")),
+            "student": bind(student, atoms, Execution(device="cpu")),
             "teacher": bind(teacher, atoms),
         }
         masses = atoms.get_masses()
@@ -187,14 +189,3 @@ def _check(atoms: Atoms) -> None:
 
 def _state(atoms: Atoms) -> State:
     return State(atoms.get_positions()[None], atoms.get_momenta()[None])
-
-
-def _student(student: Any) -> Any:
-    """A plain file name, or the name of a shipped student, means `student:FILE`."""
-    if not isinstance(student, str):
-        return student
-    try:
-        resolve(student)
-    except InputError:
-        return student if ":" in student else f"student:{student}"
-    return student

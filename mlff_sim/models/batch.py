@@ -30,8 +30,8 @@ def evaluate_batch(
     """Energy, forces, stress and energies by atom of many structures, in their order.
 
     Structures of one composition are replicas, which students and graph networks take in one call. Graph networks take
-    different compositions in one call as well. Other models are called in a loop, and so are networks whose answer for a structure
-    depends on what else is in the call, which is tried first.
+    different compositions in one call as well. Other models are called in a loop, and so are networks whose answer for
+    a structure depends on what else is in the call, which is tried first.
 
     Args:
         model: as for `MLFFCalculator`.

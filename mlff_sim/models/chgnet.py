@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlff_sim.acceleration import usable
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, Evaluation
 from mlff_sim.models.ase_backed import AseProvider
@@ -99,9 +100,4 @@ def load_chgnet(atoms: Atoms, execution: Execution) -> CHGNet:
     check_elements(atoms.numbers, ELEMENTS, "CHGNet")
     if execution.dtype != "float32":
         raise InputError(f"CHGNet computes in float32; dtype = '{execution.dtype}' cannot be had.")
-    device = execution.device
-    if device == "auto":
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return CHGNet(atoms, device)
+    return CHGNet(atoms, str(usable(execution.device)))

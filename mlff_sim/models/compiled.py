@@ -95,6 +95,7 @@ class Accelerated:
     def report(self) -> dict[str, Any]:
         """What engaged, why or why not, and what it cost and deviates by."""
         a, engaged = self.acceleration, any(r.graph is not None for r in self._ready.values())
+        spent = self.seconds["eager"] + self.seconds["accelerated"]
         return {
             "compiled": engaged and bool(a.compile),
             "autocast": a.autocast if engaged else None,
@@ -105,6 +106,7 @@ class Accelerated:
             "compile_s": self.seconds["compiling"],
             **self.deviation,
             **{f"{way}_ms": 1e3 * self.seconds[way] / n for way, n in self.calls.items() if n},
+            "model_ms": 1e3 * spent / max(1, sum(self.calls.values())),
             "padded_edges": max((r.capacity for r in self._ready.values()), default=0),
         }
 

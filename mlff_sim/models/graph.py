@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mlff_sim.acceleration import Execution, usable
 from mlff_sim.errors import InputError
-from mlff_sim.forces import Array, Evaluation, stacked
+from mlff_sim.forces import Array, Evaluation, stacked, stress_from_strain
 from mlff_sim.models.compiled import JITTER_A, Accelerated
 from mlff_sim.models.flatgraph import Ragged, Tensors
 from mlff_sim.models.graph_batch import (
@@ -58,18 +58,12 @@ class GraphModel(Protocol):
         """Energy in eV, shape () or (n,)."""
 
 
-def voigt(virial: Tensor, cell: Array) -> Array:
-    """Stress in eV/A^3, order xx yy zz yz xz xy, from dE/dstrain (3, 3) in eV."""
-    w: Array = virial.double().numpy() / abs(np.linalg.det(cell))
-    return (0.5 * (w + w.T))[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
-
-
 def _evaluation(
     atomic: Tensor, forces: Tensor, virial: Tensor | None, cell: Array | None, reference: Array
 ) -> Evaluation:
     energies = atomic.numpy() + reference if atomic.shape == reference.shape else None
     energy = np.array(atomic.numpy().sum() + reference.sum())
-    stress = None if virial is None or cell is None else voigt(virial, cell)
+    stress = None if virial is None or cell is None else stress_from_strain(virial.double().numpy(), cell)
     return Evaluation(energy, forces.double().numpy(), stress, energies)
 
 
@@ -148,8 +142,7 @@ class GraphProvider:
         self._bytes = 0
         self._provenance = dict(provenance or {})
         z = torch.from_numpy(self.numbers).to(self.device)
-        if hasattr(self.module, "bind"):
-            self.module.bind(z)  # type: ignore[operator]
+        self._turn_to(z)
         self.function = Accelerated(
             EnergyAndGradient(self.module, z, all(self.pbc)),
             self.acceleration,
@@ -157,7 +150,7 @@ class GraphProvider:
             len(self.numbers),
             Ragged(lambda inputs: inputs[2].shape[1], self._padded),
         )
-        self.seconds = dict.fromkeys(("list", "transfer", "total"), 0.0)
+        self.seconds = dict.fromkeys(("list", "transfer"), 0.0)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -174,14 +167,11 @@ class GraphProvider:
 
         Calls on several structures have graphs of their own, which are told in `batches` by the number of structures.
         """
-        f = self.function
-        calls = max(1, sum(f.calls.values()))
-        model = f.seconds["eager"] + f.seconds["accelerated"]
+        calls = max(1, sum(self.function.calls.values()))
         return {
-            **f.report(),
+            **self.function.report(),
             "list_ms": 1e3 * self.seconds["list"] / calls,
             "transfer_ms": 1e3 * self.seconds["transfer"] / calls,
-            "model_ms": 1e3 * model / calls,
             "list_rebuilds": sum(n.rebuilds for n in self.lists),
             "edges": "within cutoff + skin" if self._unpruned else "within cutoff",
             "device": str(self.device),
@@ -320,8 +310,7 @@ class GraphProvider:
 
         def together(jobs: Sequence[tuple[Graph, Array | None]]) -> list[Evaluation]:
             inputs, numbers, owner = side_by_side([g for g, _ in jobs], self.device, self._dtype)
-            if hasattr(self.module, "bind"):
-                self.module.bind(numbers)  # type: ignore[operator]
+            self._turn_to(numbers)
             atomic, forces, virial = (t.cpu() for t in ManyEnergiesAndGradients(self.module, numbers, owner)(*inputs))
             answers, start = [], 0
             for (g, h), w in zip(jobs, virial, strict=True):
@@ -338,8 +327,12 @@ class GraphProvider:
             kept = self._probe(*jobs[largest])
             return None if kept is None else in_parts(jobs, sizes, self._budget() / kept * sizes[largest], together)
         finally:
-            if hasattr(self.module, "bind"):
-                self.module.bind(self.function.module.numbers)  # type: ignore[operator]
+            self._turn_to(torch.from_numpy(self.numbers).to(self.device))
+
+    def _turn_to(self, numbers: Tensor) -> None:
+        """Tell a module that prepares for the atoms of a call which ones they are."""
+        if hasattr(self.module, "bind"):
+            self.module.bind(numbers)  # type: ignore[operator]
 
     def _budget(self) -> float:
         """Bytes that one call may take."""
@@ -357,8 +350,7 @@ class GraphProvider:
         """
         assert self.cutoff is not None
         z = torch.from_numpy(graph.numbers).to(self.device)
-        if hasattr(self.module, "bind"):
-            self.module.bind(z)  # type: ignore[operator]
+        self._turn_to(z)
         alone = EnergyAndGradient(self.module, z, all(self.pbc))
         frames = [(s * graph.positions, None if cell is None else s * cell) for s in (1.0, EXPANDED)]
         right = [alone(*self._inputs(x, h)) for x, h in frames]

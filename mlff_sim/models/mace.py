@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mlff_sim.errors import InputError
+from mlff_sim.models.checkpoint import sha256
 from mlff_sim.models.contraction import FoldedContraction
 from mlff_sim.models.graph import GraphProvider
 from mlff_sim.structure import check_elements
@@ -104,7 +104,6 @@ def load_mace(path: str, atoms: Atoms, execution: Execution | None = None) -> Gr
     file = Path(path)
     if not file.is_file():
         raise InputError(f"model file '{path}' does not exist; give the file that MACE's training wrote.")
-    data = file.read_bytes()
     try:
         with _quiet_and_unchanged():
             import mace.modules  # noqa: F401  (the classes the pickle names)
@@ -133,5 +132,5 @@ def load_mace(path: str, atoms: Atoms, execution: Execution | None = None) -> Gr
         execution=execution,
         reference=isolated[[known.index(z) for z in atoms.numbers.tolist()]],
         name=f"mace:{path}",
-        provenance={"sha256": hashlib.sha256(data).hexdigest()},
+        provenance={"sha256": sha256(file)},
     )

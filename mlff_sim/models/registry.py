@@ -103,6 +103,12 @@ def resolve(name: str) -> tuple[ModelFamily, str]:
     return family, argument
 
 
+def student_name(given: str) -> str:
+    """The registry name of what was given for a student: a name, or a plain file or shipped student."""
+    known = ":" in given or given in entry_points(group=GROUP).names
+    return given if known else f"student:{given}"
+
+
 def usage(key: str, family: ModelFamily) -> str:
     """How a family's name is written, e.g. `student:FILE`."""
     return f"{key}:{family.argument}" if family.argument else key

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mlff_sim.errors import InputError
-from mlff_sim.forces import Array, Evaluation
+from mlff_sim.forces import Array, Evaluation, stress_from_strain
 from mlff_sim.models.checkpoint import sha256
 from mlff_sim.units import HARTREE, KCAL_PER_MOL, KJ_PER_MOL, NM
 
@@ -101,8 +101,7 @@ class TorchScriptProvider:
             # Positions and box strained together; the sum of the forces is zero, so any origin will do.
             centred = (positions - positions.mean(axis=0)) / self._length
             w = centred.T @ g + (cell / self._length).T @ gradients[1].double().numpy()
-            w = 0.5 * (w + w.T) * self._energy / abs(np.linalg.det(cell))
-            stress = w[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            stress = stress_from_strain(w * self._energy, cell)
         value = np.array(energy.item() * self._energy)
         return Evaluation(value, -g * (self._energy / self._length), stress)
 

@@ -15,7 +15,7 @@ from mlff_sim.errors import InputError, SimulationStopped
 from mlff_sim.forces import Array, ForceProvider
 from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.stepper import Langevin, Stepper
-from mlff_sim.models.registry import load_model, resolve
+from mlff_sim.models.registry import load_model, resolve, student_name
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settings, versions
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
@@ -51,10 +51,7 @@ class Run:
         names = {"teacher": config.teacher}
         if config.student is not None:
             # The student first: its species are checked without loading torch.
-            student = (
-                config.student if ":" in config.student or _is_model(config.student) else f"student:{config.student}"
-            )
-            names = {"student": student, **names}
+            names = {"student": student_name(config.student), **names}
         for name in names.values():
             resolve(name)
         frames = read_structures(config.structure)
@@ -226,15 +223,6 @@ class Run:
             self.writer.settings["com_removed"] = True
         warm.forces.reset()
         stepper.restart(state, bath)
-
-
-def _is_model(name: str) -> bool:
-    """True for a registry name without an argument, such as "harmonic"."""
-    from importlib.metadata import entry_points
-
-    from mlff_sim.models.registry import GROUP
-
-    return name in entry_points(group=GROUP).names
 
 
 def _limit_threads(n_atoms: int) -> None:
