@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from itertools import groupby
 from pathlib import Path
@@ -173,6 +173,28 @@ def _listed(numbers: Sequence[int]) -> str:
         symbols = [chemical_symbols[z] for _, z in row]
         words += [f"{symbols[0]} to {symbols[-1]}"] if len(symbols) > 3 else symbols
     return ", ".join(words)
+
+
+def check_species(numbers: Iterable[int], atoms: Atoms, model: str) -> None:
+    """Refuse a model that is bound to another molecule, or to the same one with another order of atoms.
+
+    Raises:
+        InputError: naming both formulas, or the first atom out of order.
+    """
+    from ase.formula import Formula
+    from ase.symbols import Symbols
+
+    mine, given = list(map(int, numbers)), atoms.numbers.tolist()
+    if mine == given:
+        return
+    trained = str(Formula(str(Symbols(mine))).convert("hill"))
+    if sorted(mine) != sorted(given):
+        raise InputError(f"{model} is for {trained}; the structure is {atoms.get_chemical_formula('hill')}.")
+    k = next(i for i, (a, b) in enumerate(zip(mine, given, strict=True)) if a != b)
+    raise InputError(
+        f"{model} is for {trained} in another atom order: "
+        f"its atom {k} is {Symbols(mine)[k]}, the structure's is {atoms.symbols[k]}; reorder it to {Symbols(mine)}."
+    )
 
 
 def covalent_bonds(atoms: Atoms) -> list[tuple[int, int]]:

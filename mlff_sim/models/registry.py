@@ -7,7 +7,7 @@ here, and builds a provider bound to a structure. Nothing heavy is imported unti
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlff_sim.acceleration import Execution, check_device
 from mlff_sim.errors import InputError, MissingExtra
 from mlff_sim.forces import ForceProvider
-from mlff_sim.structure import charge_and_spin
+from mlff_sim.structure import charge_and_spin, check_species
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -185,28 +185,6 @@ def check_periodicity(provider: ForceProvider, atoms: Atoms) -> None:
             f"the model '{provider.name}' is periodic along {sees} and the structure along {pbc}; "
             "set atoms.pbc to what the model describes, or choose a model that describes the structure."
         )
-
-
-def check_species(numbers: Iterable[int], atoms: Atoms, model: str) -> None:
-    """Refuse a model that is bound to another molecule, or to the same one with another order of atoms.
-
-    Raises:
-        InputError: naming both formulas, or the first atom out of order.
-    """
-    from ase.formula import Formula
-    from ase.symbols import Symbols
-
-    mine, given = list(map(int, numbers)), atoms.numbers.tolist()
-    if mine == given:
-        return
-    trained = str(Formula(str(Symbols(mine))).convert("hill"))
-    if sorted(mine) != sorted(given):
-        raise InputError(f"{model} is for {trained}; the structure is {atoms.get_chemical_formula('hill')}.")
-    k = next(i for i, (a, b) in enumerate(zip(mine, given, strict=True)) if a != b)
-    raise InputError(
-        f"{model} is for {trained} in another atom order: "
-        f"its atom {k} is {Symbols(mine)[k]}, the structure's is {atoms.symbols[k]}; reorder it to {Symbols(mine)}."
-    )
 
 
 def _ase(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:

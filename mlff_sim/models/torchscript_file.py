@@ -154,7 +154,7 @@ def load_torchscript(argument: str, atoms: Atoms, execution: Execution) -> Torch
     if any(pbc) and not all(pbc):
         raise InputError(f"the structure is periodic along {pbc}; a TorchScript model is periodic along all or none.")
     if record:
-        from mlff_sim.models.registry import check_species
+        from mlff_sim.structure import check_species
 
         check_species(record["numbers"], atoms, f"TorchScript model '{path}'")
         if record["pbc"] != list(pbc):
