@@ -10,6 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from mlff_sim.cli.bench import bench
+from mlff_sim.cli.cadence import cadence
 from mlff_sim.cli.console import FAIL, USAGE, error_line, quiet_threads
 from mlff_sim.cli.demo import demo
 from mlff_sim.cli.distill import distill
@@ -43,7 +44,7 @@ def _help(verb: Callable[..., int]) -> str:
     return "\n\n".join("\b\n" + p if p.startswith("  ") else p for p in paragraphs)
 
 
-for _verb in (distill, hybrid, md, validate, bench, export, models, demo):
+for _verb in (distill, cadence, hybrid, md, validate, bench, export, models, demo):
     app.command(help=_help(_verb))(_verb)
 
 
