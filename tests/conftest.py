@@ -25,11 +25,11 @@ from mlff_sim.structure import read_structure
 
 
 class Trap:
-    """Independent oscillators U = sum kappa x^2 / 2 about the origin: every coordinate has an exact solution."""
+    """Independent oscillators U = sum kappa x^2 / 2 about the origin, all alike or kappa (n, 1): every one has an exact solution."""
 
     name, cutoff, dtype, conservative, batched = "trap", None, "float64", True, True
 
-    def __init__(self, atoms: int, kappa: float) -> None:
+    def __init__(self, atoms: int, kappa: Any) -> None:
         self.numbers, self.kappa = np.ones(atoms, dtype=np.int64), kappa
 
     @property
@@ -40,7 +40,7 @@ class Trap:
         pass
 
     def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
-        return Evaluation(0.5 * self.kappa * (positions**2).sum((-1, -2)), -self.kappa * positions)
+        return Evaluation(0.5 * (self.kappa * positions**2).sum((-1, -2)), -self.kappa * positions)
 
 
 class Counted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 from rich.table import Table
 
 from mlff_sim.cli.console import out as console
-from mlff_sim.cli.console import progress_bar
+from mlff_sim.cli.console import progress_bar, writable_folder
 from mlff_sim.errors import InputError
 
 
@@ -42,11 +41,7 @@ def bench(
         batches = [int(part) for part in batch.split(",")]
     except ValueError:
         raise InputError(f"--batch '{batch}' is no list of whole numbers; write for instance 1,4,8,16.") from None
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; give a folder.")
-    above = next(p for p in (out, *out.absolute().parents) if p.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise InputError(f"--out {out} cannot be written: {above} is no folder that you may write to; give another.")
+    writable_folder(out)
     from mlff_sim.benchmark import ladder
     from mlff_sim.models.registry import resolve
     from mlff_sim.report.bench import HEADER, sentence, table, write_bench

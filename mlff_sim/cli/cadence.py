@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +9,8 @@ import typer
 from rich.table import Table
 
 from mlff_sim.cli import options as o
-from mlff_sim.cli.console import FAIL, PASS, progress_bar
+from mlff_sim.cli.console import FAIL, PASS, progress_bar, writable_folder
 from mlff_sim.cli.console import out as console
-from mlff_sim.errors import InputError
 
 
 def cadence(
@@ -75,11 +73,7 @@ def cadence(
         teacher_calls=teacher_calls,
         seed=seed,
     )
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; give a folder.")
-    above = next(p for p in (out, *out.absolute().parents) if p.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise InputError(f"--out {out} cannot be written: {above} is no folder that you may write to; give another.")
+    writable_folder(out)
     from mlff_sim.report.cadence import HEADER, sentence, table, write_cadence
     from mlff_sim.simulation.predictor import predict
 

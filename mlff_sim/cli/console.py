@@ -7,9 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from mlff_sim.errors import InputError
 
 PASS, FAIL, USAGE, INCONCLUSIVE = 0, 1, 2, 3
 VERDICT_CODES = {"pass": PASS, "fail": FAIL, "inconclusive": INCONCLUSIVE}
@@ -75,3 +78,16 @@ def quiet_threads() -> None:
     """Default to one OpenMP thread, before any library that reads the variable is loaded."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def writable_folder(out: Path) -> None:
+    """Refuse an --out that cannot become a folder with files in it, before any work is done.
+
+    Raises:
+        InputError: it is a file, or may not be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a folder.")
+    above = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise InputError(f"--out {out} cannot be written: {above} is no folder that you may write to; give another.")

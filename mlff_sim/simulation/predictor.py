@@ -66,7 +66,6 @@ def predict(config: CadenceConfig, progress: Progress | None = None, *, timing: 
         InputError: settings, structure or models that cannot be used.
         SimulationStopped: the student's own dynamics does not hold.
     """
-    progress = progress or Silent()
     names = {"student": student_name(config.student), "teacher": config.teacher}
     for name in names.values():
         resolve(name)
@@ -74,16 +73,29 @@ def predict(config: CadenceConfig, progress: Progress | None = None, *, timing: 
     if atoms.pbc.any():
         raise InputError(f"'{config.structure}' is periodic; runs are of molecules in vacuum, for now.")
     models = {key: load_model(name, atoms, Execution(device="cpu")) for key, name in names.items()}
-    return _Predictor(config, atoms, models["teacher"], models["student"], progress).cadence(timing)
+    return Predictor(config, atoms, models["teacher"], models["student"], progress).cadence(timing)
 
 
-class _Predictor:
-    """The stages of a prediction."""
+class Predictor:
+    """The stages of a prediction, for two models at hand.
+
+    Args:
+        config: what to predict; the names in it are for the record.
+        atoms: a molecule in vacuum.
+        teacher, student: bound to its atoms.
+        progress: told teacher calls.
+    """
 
     def __init__(
-        self, config: CadenceConfig, atoms: Atoms, teacher: ForceProvider, student: ForceProvider, progress: Progress
+        self,
+        config: CadenceConfig,
+        atoms: Atoms,
+        teacher: ForceProvider,
+        student: ForceProvider,
+        progress: Progress | None = None,
     ) -> None:
-        self.config, self.atoms, self.progress = config, atoms, progress
+        """Relax the structure with the student, for the bond lengths of the mollifier; nothing is sampled yet."""
+        self.config, self.atoms, self.progress = config, atoms, progress or Silent()
         self.teacher, self.student = teacher, student
         self.masses = atoms.get_masses()
         self.kT = KB * config.temperature_K
@@ -101,7 +113,7 @@ class _Predictor:
         self.calls, self.planned = 0, len(self.schemes) * (self.replicas * self.frames + hessian)
 
     def cadence(self, timing: bool) -> Cadence:
-        """All stages."""
+        """All stages; with `timing` both models are timed at the end, which compiles the loop of a student."""
         positions, velocities = self._trajectories()
         powers = {s: self._power(s, positions, velocities) for s in self.schemes}
         frames = np.concatenate([self.at_rest[None], positions[0, : HESSIAN_FRAMES - 1]])
@@ -156,7 +168,8 @@ class _Predictor:
             raise SimulationStopped(stop.rule, step, stop.replica, stop.atom, detail) from stop
 
     def _student_forces(self, x: Array) -> Array:
-        return evaluate(self.student, x[None]).forces[0]
+        forces: Array = evaluate(self.student, x[None]).forces[0]
+        return forces
 
     def _residual(self, scheme: str, x: Array) -> Array:
         """Residual forces of the scheme at positions (R, n, 3), one after the other, so that guesses stay warm."""
@@ -169,7 +182,9 @@ class _Predictor:
         self.calls += len(at)
         self.progress.update(self.calls, self.planned, "asking the teacher")
         residual: Array = forces - evaluate(self.student, at).forces
-        return self.mollifier.pull_back(x, residual) if scheme == "mollified" else residual
+        if scheme == "mollified":
+            residual = self.mollifier.pull_back(x, residual)
+        return residual
 
     def _power(self, scheme: str, positions: Array, velocities: Array) -> Array:
         """Power of the residual force on each atom, eV / time, shape (frames, replicas, n)."""
@@ -184,16 +199,15 @@ class _Predictor:
     def _hessian(self, forces: Callable[[Array], Array], x: Array) -> Array:
         """Mass-weighted, symmetrised, by central differences of forces, shape (3n, 3n), 1 / time^2."""
         self.teacher.reset()
-        flat = []
+        rows = []
         for i in range(x.size):
-            d = np.zeros(x.size)
+            d: Array = np.zeros(x.size)
             d[i] = DISPLACEMENT
             d = d.reshape(x.shape)
-            flat.append((forces(x - d) - forces(x + d)).ravel() / (2 * DISPLACEMENT))
+            rows.append((forces(x - d) - forces(x + d)).ravel() / (2 * DISPLACEMENT))
         root = np.sqrt(np.repeat(self.masses, 3))
-        hessian = np.array(flat) / root / root[:, None]
-        symmetric: Array = 0.5 * (hessian + hessian.T)
-        return symmetric
+        hessian: Array = np.array(rows) / root / root[:, None]
+        return 0.5 * (hessian + hessian.T)
 
     def _timings(self, one: State) -> dict[str, float]:
         """ms: both models in a hybrid step of 8 inner steps, and the teacher along inner steps; medians."""
