@@ -156,6 +156,16 @@ def _reported(run: RunAssessment) -> Iterator[Row]:
             None,
             "Mollified: the teacher is asked with these bonds at fixed lengths. Conserved is K + U_student(x) + (U_teacher - U_student)(A(x)).",
         )
+    heavy = run.settings.get("hydrogen_mass")
+    if heavy:
+        yield Row(
+            "Mass of hydrogens",
+            f"{heavy:g} u",
+            "",
+            None,
+            "Taken from the atoms they are bonded to. What is sampled stays the same; hydrogens move more slowly, so that "
+            "times, spectra and rates are not the molecule's.",
+        )
     student = (run.settings.get("models") or {}).get("student") or {}
     mae = (student.get("errors") or {}).get("force_mae_meV_per_A")
     if mae is not None:
@@ -167,7 +177,8 @@ def _reported(run: RunAssessment) -> Iterator[Row]:
             "Mean absolute, on a trajectory of the teacher it never saw.",
         )
     if run.residual is not None and run.residual.size:
-        advice = "Mean absolute difference between teacher and student; this is what each outer step corrects."
+        below = "middle model" if run.settings.get("middle") else "student"
+        advice = f"Mean absolute difference between teacher and {below}; this is what each outer step corrects."
         yield Row("Force corrected during the run", f"{run.residual.mean():.1f} meV/{ANGSTROM}", "", None, advice)
 
 
