@@ -112,7 +112,7 @@ def test_it_follows_the_reference_within_float32(case: Case) -> None:
 def test_openmm_follows_it_within_float32(case: Case) -> None:
     """The same scheme and the same student, called from a `CustomIntegrator`."""
     mm = pytest.importorskip("openmm")
-    from mlff_sim.interfaces.openmm_integrator import add_forces, translate
+    from mlff_sim.interfaces.openmm_integrator import Answers, add_forces, translate
 
     if case.thermostatted:
         pytest.skip("OpenMM draws noise of its own")
@@ -121,7 +121,7 @@ def test_openmm_follows_it_within_float32(case: Case) -> None:
     system, integrator = mm.System(), translate(twin.scheme, groups, twin.timestep)
     for mass in masses:
         system.addParticle(mass)
-    add_forces(system, twin.forces, groups, ["X"] * len(masses))
+    add_forces(system, Answers(twin.forces, ["X"] * len(masses)), groups)
     context = mm.Context(system, integrator, mm.Platform.getPlatformByName("Reference"))
     context.setPositions(twin.state.positions[0] / NM)
     context.setVelocities(twin.state.momenta[0] / masses[:, None] / nm_per_ps)

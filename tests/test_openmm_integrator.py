@@ -28,7 +28,7 @@ from mlff_sim.units import FS, KB, NM, PS
 mm = pytest.importorskip("openmm")
 app, unit = pytest.importorskip("openmm.app"), pytest.importorskip("openmm.unit")
 
-from mlff_sim.interfaces.openmm_integrator import ENERGY, add_forces, translate  # noqa: E402
+from mlff_sim.interfaces.openmm_integrator import ENERGY, Answers, add_forces, translate  # noqa: E402
 
 GROUPS = {"student": 0, "residual": 1, "teacher": 2}
 SPEED = NM / PS
@@ -110,7 +110,7 @@ def test_openmm_is_the_reference_engine(kind: str, ethanol: Atoms, thermal: Call
     groups = {name: group for group, name in enumerate(reversed(reference.kicks))}
     mine, _ = models(atoms, kind, toys)
     system, integrator = system_of(masses), translate(scheme, groups, outer)
-    add_forces(system, mine, groups, list(atoms.symbols))
+    add_forces(system, Answers(mine, list(atoms.symbols)), groups)
     made = context(system, integrator, start, masses)
     assert integrator.getStepSize()._value == outer / PS
     for _ in range(3):
@@ -162,7 +162,7 @@ def test_the_bath_is_the_reference_engines(
     reference = Stepper(scheme, outer, masses, table, start, bath)
     system, integrator = system_of(masses), translate(scheme, GROUPS, outer, bath)
     integrator.setRandomNumberSeed(seed)
-    add_forces(system, mine, {name: GROUPS[name] for name in reference.kicks}, list(ethanol.symbols))
+    add_forces(system, Answers(mine, list(ethanol.symbols)), {name: GROUPS[name] for name in reference.kicks})
     made = context(system, integrator, start, masses)
     integrator.step(steps)
     for _ in range(steps):
@@ -374,6 +374,34 @@ def test_an_integrator_can_be_serialised(ethanol: Atoms, thermal: Callable[..., 
     copy.step(20)
     assert np.array_equal(states[0], states[1])
     np.testing.assert_allclose(state_of(other, masses)[0], states[0], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("scheme", ["respa", "mollified"])
+def test_a_system_can_be_serialised(scheme: str, ethanol: Atoms, thermal: Callable[..., State]) -> None:
+    """Copies build the models anew and share their evaluations among themselves, not with the original."""
+    from mlff_sim.interfaces.openmm_integrator import _COPIES
+
+    made, integrator = hybrid(ethanol, thermal(), scheme=scheme)
+    masses = np.array([made.getSystem().getParticleMass(i)._value for i in range(9)])
+    text = [mm.XmlSerializer.serialize(each) for each in (made.getSystem(), integrator)]
+    integrator.step(20)
+    expected, kept = state_of(made, masses), []
+    for _ in range(2):
+        system, copy = (mm.XmlSerializer.deserialize(each) for each in text)
+        kept.append((context(system, copy, thermal(), masses), copy, list(_COPIES.values())[-1]))
+    for _, copy, _ in kept:  # in turns: they do not disturb each other
+        copy.step(10)
+    for other, copy, answers in kept:
+        copy.step(10)
+        np.testing.assert_allclose(state_of(other, masses)[0], expected[0], rtol=0, atol=1e-11)
+        assert state_of(other, masses)[3] == pytest.approx(expected[3], abs=1e-11)
+        per_step = CALLS[scheme]["student"]
+        assert answers.table.calls == {"teacher": 21, "student": 20 * per_step + 1 + (scheme == "mollified")}
+    answers = Answers(models(ethanol, "respa", None)[0], list(ethanol.symbols))
+    bare = system_of(masses)
+    add_forces(bare, answers, {"teacher": 0})
+    with pytest.raises(Exception, match="could not be pickled"):
+        mm.XmlSerializer.serialize(bare)
 
 
 def test_faults_are_told(ethanol: Atoms, thermal: Callable[..., State], toys: Any) -> None:

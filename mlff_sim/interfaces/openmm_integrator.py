@@ -8,25 +8,28 @@ group. Their sum is the potential energy, so what OpenMM reports is what the dyn
 from __future__ import annotations
 
 import traceback
+import uuid
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from mlff_sim.acceleration import Acceleration, Execution, chosen
-from mlff_sim.errors import InputError, MissingExtra, NonFinite
+from mlff_sim.errors import InputError, NonFinite
 from mlff_sim.forces import Array, ForceProvider
 from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.schemes import Bath, Drift, Kick, Scheme, merged
-from mlff_sim.integrators.stepper import Langevin
+from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.interfaces.openmm_force import _moment
+from mlff_sim.interfaces.openmm_system import atoms_of, check_system, imported, number, quantity
 from mlff_sim.models.registry import bind, resolve, student_name
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.config import RunConfig
 from mlff_sim.state import State
-from mlff_sim.structure import check_structure, covalent_bonds
+from mlff_sim.structure import covalent_bonds
 from mlff_sim.units import NM, PS
 
 if TYPE_CHECKING:
@@ -87,17 +90,51 @@ def translate(scheme: Scheme, groups: Mapping[str, int], timestep: float, bath: 
     return integrator
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What was asked for: enough to build the forces anew in a copy of the System, or in another process.
+
+    Attributes:
+        models: "teacher" and, unless dynamics is plain, "student": a name, a module or a provider each.
+        atoms: elements, masses, charge and spin; positions where they were given.
+        acceleration: of the models.
+        dynamics: what a step is.
+        mollifier: of "mollified".
+    """
+
+    models: Mapping[str, Any]
+    atoms: Atoms
+    acceleration: Acceleration
+    dynamics: Dynamics
+    mollifier: Mollifier | None = None
+
+    def providers(self) -> dict[str, ForceProvider]:
+        """The models, built; the student on the CPU, where a call of it costs least."""
+        device = {"teacher": "auto", "student": "cpu"}
+        return {
+            name: bind(model, self.atoms, Execution(device=device[name], acceleration=self.acceleration))
+            for name, model in self.models.items()
+        }
+
+    def stepper(self, providers: Mapping[str, ForceProvider], bath: Langevin | None = None) -> Stepper:
+        """The engine that OpenMM takes the scheme and the forces of. It never steps."""
+        nowhere = State(*np.zeros((2, 1, len(self.atoms), 3)))
+        return assemble(self.dynamics, providers, self.atoms.get_masses(), nowhere, bath, self.mollifier)
+
+
 class Answers:
     """What the forces of one `ForceTable` answer to OpenMM: they share one memory, of the current positions.
 
     Args:
         table: the named forces.
         symbols: chemical symbols of the atoms, for what is said of a fault.
+        recipe: of the table; without one the forces cannot be copied or serialised.
     """
 
-    def __init__(self, table: ForceTable, symbols: list[str]) -> None:
+    def __init__(self, table: ForceTable, symbols: list[str], recipe: Recipe | None = None) -> None:
         """Nothing is evaluated yet."""
-        self.table, self.symbols = table, symbols
+        self.table, self.symbols, self.recipe = table, symbols, recipe
+        self.token, self.taken = uuid.uuid4().hex, set[str]()
         self._positions: Array | None = None
 
     def answer(self, name: str, state: Any) -> tuple[float, Array]:
@@ -123,13 +160,43 @@ class Answers:
         return energy / ENERGY, found.forces[0] * (NM / ENERGY)
 
 
-def add_forces(system: Any, table: ForceTable, groups: Mapping[str, int], symbols: list[str]) -> None:
-    """Add each named force of a table to an `openmm.System`, as a `PythonForce` in its group."""
+class NamedForce:
+    """What OpenMM calls for one force. It can be pickled, and so serialised with its System, if the models can."""
+
+    def __init__(self, name: str, answers: Answers) -> None:
+        """Bind a name to the answers it shares with others."""
+        self.name, self.answers = name, answers
+
+    def __call__(self, state: Any) -> tuple[float, Array]:
+        """Evaluate an `openmm.State`."""
+        return self.answers.answer(self.name, state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Only what was asked for, nothing that was built."""
+        if self.answers.recipe is None:
+            raise TypeError("forces of a ForceTable cannot be pickled; openmm_hybrid's can.")
+        return _restored, (self.name, self.answers.token, self.answers.recipe)
+
+
+_COPIES: WeakValueDictionary[str, Answers] = WeakValueDictionary()
+
+
+def _restored(name: str, token: str, recipe: Recipe) -> NamedForce:
+    """A force of a copied System; forces that were copied together share their answers again."""
+    answers = _COPIES.get(token)
+    if answers is None or name in answers.taken:
+        table = recipe.stepper(recipe.providers()).forces
+        answers = _COPIES[token] = Answers(table, list(recipe.atoms.symbols), recipe)
+    answers.taken.add(name)
+    return NamedForce(name, answers)
+
+
+def add_forces(system: Any, answers: Answers, groups: Mapping[str, int]) -> None:
+    """Add named forces to an `openmm.System`, each as a `PythonForce` in its group."""
     import openmm
 
-    answers = Answers(table, symbols)
     for name, group in groups.items():
-        force = openmm.PythonForce(partial(answers.answer, name))
+        force = openmm.PythonForce(NamedForce(name, answers))
         force.setName(f"mlff-sim {name}")
         force.setForceGroup(group)
         system.addForce(force)
@@ -185,15 +252,15 @@ def openmm_hybrid(
         InputError: settings that make no sense, a System that holds what the scheme cannot move, a model that does not
             fit, or OpenMM is missing or too old.
     """
-    openmm, unit = _openmm()
+    openmm, unit = imported()
     if scheme not in SCHEMES:
         raise InputError(
             f"openmm_hybrid has no scheme '{scheme}'; choose one of: {', '.join(SCHEMES)}, or run it with "
             "HybridDynamics or mlff-sim hybrid."
         )
-    inner_fs = 0.5 if timestep is None else _quantity(timestep, unit.femtosecond, "timestep")
-    kelvin = None if temperature_K is None else _number(temperature_K, unit.kelvin, "temperature_K")
-    friction = _number(friction_per_ps, unit.picosecond**-1, "friction_per_ps")
+    inner_fs = 0.5 if timestep is None else quantity(timestep, unit.femtosecond, "timestep")
+    kelvin = None if temperature_K is None else number(temperature_K, unit.kelvin, "temperature_K")
+    friction = number(friction_per_ps, unit.picosecond**-1, "friction_per_ps")
     RunConfig(  # checks what all engines have in common
         "atoms",
         "teacher",
@@ -210,15 +277,16 @@ def openmm_hybrid(
     system = target if isinstance(target, openmm.System) else None
     if system is not None:
         check_system(system)
-    atoms = _atoms(system, topology if system is not None else target, positions)
+    atoms = atoms_of(system, topology if system is not None else target, positions)
     atoms.info.update(charge=charge, spin=spin)
-    execution = Execution(acceleration=chosen(acceleration))
-    providers = {"teacher": _bound(teacher, atoms, execution, positions)}
+    models = {"teacher": teacher}
     if student is not None:
-        student = student_name(student) if isinstance(student, str) else student
-        on_cpu = Execution(device="cpu", acceleration=execution.acceleration)
-        providers["student"] = _bound(student, atoms, on_cpu, positions)
-    mollifier = None
+        models["student"] = student_name(student) if isinstance(student, str) else student
+    for model in models.values():
+        if isinstance(model, str) and positions is None and not resolve(model)[0].composition:
+            raise InputError(f"the model '{model}' is defined by a structure: give positions=...")
+    recipe = Recipe(models, atoms, chosen(acceleration), Dynamics(scheme, inner_fs, k_steps, compile=False))
+    providers = recipe.providers()
     if scheme == "mollified":
         if positions is None:
             raise InputError("scheme 'mollified' takes X-H lengths from a structure: give positions=...")
@@ -226,130 +294,15 @@ def openmm_hybrid(
         mollifier = Mollifier(atoms.numbers.tolist(), covalent_bonds(atoms), at_rest)
         if not len(mollifier.hydrogens):
             raise InputError("scheme 'mollified' needs X-H bonds and the molecule has none; use 'respa'.")
+        recipe = replace(recipe, mollifier=mollifier)
     if system is None:
         system = openmm.System()
         for mass in atoms.get_masses():
             system.addParticle(mass)
     bath = None if kelvin is None else Langevin(kelvin, friction, seed, 1)
-    dynamics, nowhere = Dynamics(scheme, inner_fs, k_steps, compile=False), State(*np.zeros((2, 1, len(atoms), 3)))
-    # This stepper never steps: it is asked for its scheme and its forces.
-    stepper = assemble(dynamics, providers, atoms.get_masses(), nowhere, bath, mollifier)
+    stepper = recipe.stepper(providers, bath)
     groups = {name: group for group, name in enumerate(reversed(stepper.kicks))}
-    add_forces(system, stepper.forces, groups, list(atoms.symbols))
+    add_forces(system, Answers(stepper.forces, list(atoms.symbols), recipe), groups)
     integrator = translate(stepper.scheme, groups, stepper.timestep, bath)
     integrator.setRandomNumberSeed(seed % (2**31 - 1) + 1)  # 0 would be another seed at every start
     return system, integrator
-
-
-def check_system(system: Any) -> None:
-    """Refuse an `openmm.System` that holds what the schemes cannot move, or forces that would be counted twice.
-
-    Raises:
-        InputError: naming the first constraint, virtual site, massless particle or force.
-    """
-    if system.getNumConstraints():
-        i, j, _ = system.getConstraintParameters(0)
-        raise InputError(
-            f"the System holds the distance of atoms {i} and {j} by a constraint, which openmm_hybrid cannot; build it "
-            "with constraints=None and rigidWater=False."
-        )
-    for i in range(system.getNumParticles()):
-        if system.isVirtualSite(i):
-            raise InputError(f"particle {i} of the System is a virtual site; openmm_hybrid moves atoms only.")
-        if not system.getParticleMass(i)._value > 0:
-            raise InputError(f"particle {i} of the System has no mass; openmm_hybrid moves all atoms.")
-    for force in system.getForces():
-        kind = type(force).__name__
-        if kind != "CMMotionRemover":
-            raise InputError(
-                f"the System has a {kind}, which would come on top of the models: give a System without forces, and add "
-                "what is meant to (a restraint, a bias) afterwards, in force group 0."
-            )
-
-
-def _openmm() -> tuple[Any, Any]:
-    """OpenMM and its units, recent enough."""
-    try:
-        import openmm
-        from openmm import unit
-    except ImportError:
-        raise MissingExtra("openmm_hybrid", "openmm") from None
-    if not hasattr(openmm, "PythonForce"):
-        raise InputError(f"OpenMM {openmm.__version__} has no PythonForce; install OpenMM 8.5 or newer.")
-    return openmm, unit
-
-
-def _quantity(value: Any, in_unit: Any, name: str) -> Any:
-    """The number or array of a value with a unit."""
-    from openmm import unit
-
-    if not unit.is_quantity(value):
-        raise InputError(f"{name} has no unit; say which, as in {name}=...*unit.{in_unit.get_name()}.")
-    if not value.unit.is_compatible(in_unit):
-        raise InputError(f"{name} is in {value.unit.get_name()}; give it in {in_unit.get_name()} or the like.")
-    return value.value_in_unit(in_unit)
-
-
-def _number(value: Any, in_unit: Any, name: str) -> float:
-    """A number in the unit of its name, or with a unit of its own."""
-    from openmm import unit
-
-    plain = _quantity(value, in_unit, name) if unit.is_quantity(value) else value
-    try:
-        return float(plain)
-    except (TypeError, ValueError):
-        raise InputError(f"{name} = {plain!r} must be a number.") from None
-
-
-def _atoms(system: Any, topology: Any, positions: Any) -> Atoms:
-    """Elements, masses and, if they are given, positions, of a topology or a System."""
-    from ase import Atoms
-    from openmm import unit
-
-    elements, masses = [], []
-    if topology is not None:
-        if not hasattr(topology, "atoms"):
-            raise InputError(
-                f"'{type(topology).__name__}' is no openmm.app.Topology and no openmm.System; give one, such as "
-                "pdb.topology."
-            )
-        if topology.getPeriodicBoxVectors() is not None:
-            raise InputError("openmm_hybrid is for molecules in vacuum, for now; the topology is periodic.")
-        for i, atom in enumerate(topology.atoms()):
-            if atom.element is None:
-                raise InputError(f"atom {i} ({atom.name}) has no element: a virtual site cannot be the models'.")
-            elements.append(atom.element)
-        masses = [element.mass for element in elements]
-    if system is not None:
-        masses = [system.getParticleMass(i) for i in range(system.getNumParticles())]
-        elements = elements or [_element(mass, i) for i, mass in enumerate(masses)]
-    if len(elements) != len(masses):
-        raise InputError(f"the System has {len(masses)} particles and the topology {len(elements)} atoms.")
-    if not masses:
-        raise InputError("there are no atoms.")
-    numbers = [element.atomic_number for element in elements]
-    atoms = Atoms(numbers, masses=[mass.value_in_unit(unit.dalton) for mass in masses])
-    if positions is not None:
-        x = np.asarray(_quantity(positions, unit.angstrom, "positions"), dtype=np.float64)
-        if x.shape != (len(atoms), 3):
-            raise InputError(f"positions have the shape {x.shape}; {len(atoms)} atoms need ({len(atoms)}, 3).")
-        atoms.set_positions(x)
-        check_structure(atoms, "positions")
-    return atoms
-
-
-def _element(mass: Any, i: int) -> Any:
-    """The element of a mass, where there is no doubt."""
-    from openmm import app, unit
-
-    element = app.Element.getByMass(mass)
-    if element is None or abs((element.mass - mass).value_in_unit(unit.dalton)) > 0.02:
-        raise InputError(f"particle {i} of the System has a mass of {mass}, which is no element's; give topology=...")
-    return element
-
-
-def _bound(model: Any, atoms: Atoms, execution: Execution, positions: Any) -> ForceProvider:
-    """The provider of a model; one that is defined by a structure needs the positions."""
-    if isinstance(model, str) and positions is None and not resolve(model)[0].composition:
-        raise InputError(f"the model '{model}' is defined by a structure: give positions=...")
-    return bind(model, atoms, execution)
