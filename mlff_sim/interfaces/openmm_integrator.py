@@ -50,8 +50,9 @@ def translate(scheme: Scheme, groups: Mapping[str, int], timestep: float, bath: 
     | `Drift()` over t | x <- x + t v |
     | `Bath()` over t | v <- a v + sqrt((1 - a^2) kT / m) xi, a = exp(-friction t), exact for any t |
 
-    Each step begins by `addUpdateContextState`, so that a `CMMotionRemover` does its work. Where a group was evaluated
-    at the same positions before, the forces of `add_forces` are remembered: nothing is computed twice.
+    Each step begins by `addUpdateContextState`, so that a `CMMotionRemover` does its work. Whenever
+    OpenMM changes from one group to another it asks for forces again; those of `add_forces` are remembered as long as
+    nothing moves, so each model is evaluated once for new positions, however many kicks and reports ask for it.
 
     Args:
         scheme: flows and fractions of the outer step.
@@ -109,7 +110,7 @@ class Recipe:
     mollifier: Mollifier | None = None
 
     def providers(self) -> dict[str, ForceProvider]:
-        """The models, built; the student on the CPU, where a call of it costs least."""
+        """The models, built; the student on the CPU, as in the other engines."""
         device = {"teacher": "auto", "student": "cpu"}
         return {
             name: bind(model, self.atoms, Execution(device=device[name], acceleration=self.acceleration))
@@ -143,8 +144,8 @@ class Answers:
 
         x: Array = NM * state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
         if self._positions is None or not np.array_equal(x, self._positions):
-            self._positions = x
             self.table.move(x[None])
+        self._positions = None  # after a fault, nothing that was found here is trusted
         try:
             found = self.table[name]
         except NonFinite as error:
@@ -157,6 +158,7 @@ class Answers:
         energy = float(found.energy[0])
         if not np.isfinite(energy):
             raise RuntimeError(f"{_moment(state)}: the energy of the {name} is not a finite number.")
+        self._positions = x
         return energy / ENERGY, found.forces[0] * (NM / ENERGY)
 
 
