@@ -17,7 +17,7 @@ from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.integrators.mollifier import Mollifier
-from mlff_sim.integrators.schemes import Scheme, baoab, respa, verlet
+from mlff_sim.integrators.schemes import Bath, Scheme, baoab, only, respa, strang, verlet
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.analytic import LennardJones
 from mlff_sim.models.registry import load_model
@@ -353,6 +353,37 @@ def test_a_system_of_ones_own(ethanol: Atoms, thermal: Callable[..., State]) -> 
         integrator.step(2)
         _, p, _, _ = state_of(made, weights)
         assert np.abs(p.sum(axis=0)).max() < 1e-12 < np.abs(drifting.momenta[0].sum(axis=0)).min()
+
+
+def test_without_noise_many_baths_a_step_are_the_reference_engines(
+    ethanol: Atoms, thermal: Callable[..., State], toys: Any
+) -> None:
+    """At 0 K, four baths a step and one cut in two: each decays by its own share of the step, to 1e-12."""
+    masses, start, bath = ethanol.get_masses(), thermal(), Langevin(0.0, 5.0, 0, 1)
+    for scheme in (respa("residual", baoab("student"), 4), strang(only(Bath()), verlet("teacher"))):
+        table, mine = (models(ethanol, "respa", toys)[0] for _ in range(2))
+        reference = Stepper(scheme, 1.0 * FS, masses, table, start, bath)
+        system, integrator = system_of(masses), translate(scheme, GROUPS, 1.0 * FS, bath)
+        add_forces(system, Answers(mine, list(ethanol.symbols)), {name: GROUPS[name] for name in reference.kicks})
+        made = context(system, integrator, start, masses)
+        integrator.step(200)
+        for _ in range(200):
+            reference.step()
+        x, p, _, _ = state_of(made, masses)
+        np.testing.assert_allclose(x, reference.state.positions[0], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(p, reference.state.momenta[0], rtol=0, atol=1e-12)
+        heat = integrator.getGlobalVariableByName("heat") * ENERGY
+        assert heat < -0.1 and heat == pytest.approx(float(reference.heat[0]), rel=1e-11)
+
+
+def test_the_seed_is_that_of_the_noise(ethanol: Atoms, thermal: Callable[..., State]) -> None:
+    """Every seed, 0 too, gives its own run, and the same one again."""
+    ends = []
+    for seed in (0, 0, 1):
+        made, integrator = hybrid(ethanol, thermal(), temperature_K=300.0, friction_per_ps=5.0, seed=seed)
+        integrator.step(3)
+        ends.append(made.getState(positions=True).getPositions(asNumpy=True)._value)
+    assert np.array_equal(ends[0], ends[1]) and np.abs(ends[0] - ends[2]).max() > 1e-4
 
 
 def test_an_integrator_can_be_serialised(ethanol: Atoms, thermal: Callable[..., State]) -> None:
