@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlff_sim.interfaces.ase_calculator import MLFFCalculator
     from mlff_sim.interfaces.ase_dynamics import HybridDynamics
     from mlff_sim.interfaces.openmm_force import openmm_force
+    from mlff_sim.interfaces.openmm_integrator import openmm_hybrid
     from mlff_sim.models.batch import evaluate_batch
     from mlff_sim.models.registry import load_model
     from mlff_sim.report import validate
@@ -25,6 +26,7 @@ _HOME = {
     "HybridDynamics": "interfaces.ase_dynamics",
     "MLFFCalculator": "interfaces.ase_calculator",
     "openmm_force": "interfaces.openmm_force",
+    "openmm_hybrid": "interfaces.openmm_integrator",
     "InputError": "errors",
     "SimulationStopped": "errors",
     "Evaluation": "forces",
@@ -52,6 +54,7 @@ __all__ = [
     "evaluate_batch",
     "load_model",
     "openmm_force",
+    "openmm_hybrid",
     "read_structure",
     "run",
     "validate",

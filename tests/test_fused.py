@@ -16,7 +16,7 @@ from mlff_sim.integrators.schemes import Drift, Kick, Scheme, baoab, obabo, resp
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.registry import load_model
 from mlff_sim.state import State
-from mlff_sim.units import FS
+from mlff_sim.units import FS, NM, PS
 
 K, OUTER_FS, STEPS = 2, 1.0, 20
 
@@ -107,6 +107,30 @@ def test_it_follows_the_reference_within_float32(case: Case) -> None:
     # The residual once per outer step, the student k times; both once at the start.
     assert fused.forces.calls == reference.forces.calls
     assert fused.forces.calls == {"teacher": (STEPS + 1) * case.replicas, "student": (K * STEPS + 1) * case.replicas}
+
+
+def test_openmm_follows_it_within_float32(case: Case) -> None:
+    """The same scheme and the same student, called from a `CustomIntegrator`."""
+    mm = pytest.importorskip("openmm")
+    from mlff_sim.interfaces.openmm_integrator import Answers, add_forces, translate
+
+    if case.thermostatted:
+        pytest.skip("OpenMM draws noise of its own")
+    fused, twin = case.fresh()
+    groups, masses, nm_per_ps = {"student": 0, "residual": 1}, fused.masses, NM / PS
+    system, integrator = mm.System(), translate(twin.scheme, groups, twin.timestep)
+    for mass in masses:
+        system.addParticle(mass)
+    add_forces(system, Answers(twin.forces, ["X"] * len(masses)), groups)
+    context = mm.Context(system, integrator, mm.Platform.getPlatformByName("Reference"))
+    context.setPositions(twin.state.positions[0] / NM)
+    context.setVelocities(twin.state.momenta[0] / masses[:, None] / nm_per_ps)
+    for _ in range(STEPS):
+        fused.step()
+    integrator.step(STEPS)
+    found = NM * context.getState(positions=True).getPositions(asNumpy=True)._value
+    assert np.abs(found - twin.state.positions[0]).max() > 0.05
+    assert (np.abs(fused.state.positions[0] - found) < case.tolerance(STEPS * OUTER_FS)).all()
 
 
 def test_what_it_knows_at_the_end_is_what_the_models_say_there(case: Case) -> None:

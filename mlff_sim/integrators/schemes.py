@@ -2,7 +2,8 @@
 
 Every scheme is a symmetric (Strang) composition, so it is second order and time-reversible by construction
 (Strang, SIAM J. Numer. Anal. 5, 506 (1968), doi:10.1137/0705041). The tuple is all there is: the NumPy reference
-and the compiled inner loop execute the same one, and consistency and symmetry are tests on data.
+and the compiled inner loop execute the same one, OpenMM a translation of it, and consistency and symmetry are tests on
+data.
 """
 
 from __future__ import annotations
