@@ -55,6 +55,7 @@ def hybrid(
     compile: o.Compile = True,
     compile_teacher: o.CompileTeacher = False,
     amp: o.Amp = False,
+    teacher_workers: o.TeacherWorkers = 1,
 ) -> int:
     r"""Run two-model dynamics: K student steps per teacher call, K + U_teacher conserved.
 
@@ -102,5 +103,6 @@ def hybrid(
         compile=compile,
         compile_teacher=compile_teacher,
         amp=amp,
+        teacher_workers=teacher_workers,
     )
     return o.carry_out(config, out, resume)

@@ -26,6 +26,7 @@ def md(
     resume: o.Resume = False,
     compile: o.Compile = True,
     compile_teacher: o.CompileTeacher = False,
+    teacher_workers: o.TeacherWorkers = 1,
 ) -> int:
     """Run velocity Verlet (nve) or BAOAB (nvt) with one model: the baseline, and useful alone.
 
@@ -47,5 +48,6 @@ def md(
         seed=seed,
         compile=compile,
         compile_teacher=compile_teacher,
+        teacher_workers=teacher_workers,
     )
     return o.carry_out(config, out, resume)

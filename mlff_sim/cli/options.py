@@ -47,6 +47,14 @@ CompileTeacher = Annotated[
         help="Compile a teacher that is a graph network (mace:, module:); takes a minute at every start.",
     ),
 ]
+TeacherWorkers = Annotated[
+    int,
+    typer.Option(
+        "--teacher-workers",
+        metavar="W",
+        help="Processes that evaluate the replicas of a teacher on the CPU side by side; same results for any number.",
+    ),
+]
 Amp = Annotated[bool, typer.Option("--amp", help="bfloat16 products in the student's hidden layers.")]
 
 

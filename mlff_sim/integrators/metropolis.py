@@ -78,8 +78,9 @@ class Metropolis(Stepper):
             take = sound & (draws < np.exp(np.minimum(0.0, -change / self.bath.kT)))
         except (NonFinite, RuntimeError):
             # Where a model fails the energy is infinite. The way back from a sound end leads over the same points, so
-            # refusing all replicas when one fails keeps the ensemble of each.
-            pass
+            # refusing all replicas when one fails keeps the ensemble of each. Which of them were evaluated before is not
+            # known, so all memory goes.
+            self.forces.reset()
         self.accepted = self.accepted + take
         self.heat = self.heat + np.where(take, change, 0.0)
         if not take.all():

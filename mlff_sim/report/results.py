@@ -27,6 +27,7 @@ SHORT = (
     "replicas",
     "seed",
     "teacher_calls",
+    "teacher_workers",
 )
 """Settings of each run that `results.json` repeats."""
 

@@ -132,7 +132,7 @@ def _structure(r: RdfResult) -> Row:
 
 def _reported(run: RunAssessment) -> Iterator[Row]:
     if run.speed:
-        yield from _speed(run.speed, _step(run))
+        yield from _speed(run.speed, _step(run), run.settings.get("teacher_workers") or 1)
     if run.ghmc:
         g = run.ghmc
         interval = f"(95 %: {100 * g.ci95[0]:.1f} to {100 * g.ci95[1]:.1f})"
@@ -177,7 +177,8 @@ def _step(run: RunAssessment) -> str:
     return f"At an outer step of {outer:g} fs. " if run.settings.get("kind") == "hybrid" and outer else ""
 
 
-def _speed(s: Speed, step: str) -> Iterator[Row]:
+def _speed(s: Speed, step: str, workers: int) -> Iterator[Row]:
+    both = f" In both the teacher had {workers} processes." if workers > 1 else ""
     x = "\N{MULTIPLICATION SIGN}"
     if s.measured:
         m = s.measured
@@ -187,7 +188,7 @@ def _speed(s: Speed, step: str) -> Iterator[Row]:
             f"{number(m.value)}{x}{interval}",
             "",
             None,
-            f"{step}Against the teacher alone at {m.baseline_timestep_fs:g} fs, in alternating blocks.",
+            f"{step}Against the teacher alone at {m.baseline_timestep_fs:g} fs, in alternating blocks.{both}",
         )
         if m.baseline_timestep_fs != 1.0:
             yield Row(

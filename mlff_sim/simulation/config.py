@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,9 @@ ENSEMBLES = ("nve", "nvt")
 SCHEMES = ("respa", "mollified", "ghmc")
 CHECKPOINT_STEPS = 200
 """Outer steps between checkpoints of a long run; fixed by the settings, because the teacher's memory is dropped there."""
+
+WITHOUT_TRACE = ("teacher_workers",)
+"""Settings that change how long a run takes and nothing else; a resumed run may have others."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class RunConfig:
         compile: compile the inner loop.
         compile_teacher: compile a teacher that is a graph network (MACE, `module:`), which takes a minute at every start.
         amp: bfloat16 products in the student's hidden layers.
+        teacher_workers: processes that evaluate the teacher's replicas side by side, with the same result for any number.
     """
 
     structure: str
@@ -61,6 +66,7 @@ class RunConfig:
     compile: bool = True
     compile_teacher: bool = False
     amp: bool = False
+    teacher_workers: int = 1
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense, before anything is loaded."""
@@ -96,12 +102,21 @@ class RunConfig:
             raise InputError(f"every = {self.every} must be at least 1 (outer steps between frames).")
         if self.replicas is not None and self.replicas < 1:
             raise InputError(f"replicas = {self.replicas} must be at least 1.")
+        if not isinstance(self.teacher_workers, int) or self.teacher_workers < 1:
+            raise InputError(
+                f"teacher_workers = {self.teacher_workers} must be a whole number of at least 1 (processes)."
+            )
         if self.seed < 0:
             raise InputError(f"seed = {self.seed} must not be negative.")
         if self.duration_ps * 1000 < self.outer_step_fs * (1 - 1e-9):
             raise InputError(
                 f"duration {self.duration_ps:g} ps is shorter than one outer step of {self.outer_step_fs:g} fs (k_steps * timestep)."
             )
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The settings that make a run what it is: a checkpoint is taken up where these are equal."""
+        return {name: value for name, value in asdict(self).items() if name not in WITHOUT_TRACE}
 
     @property
     def execution(self) -> Execution:

@@ -66,6 +66,11 @@ class Run:
         if any(f.numbers.tolist() != self.atoms.numbers.tolist() for f in frames):
             raise InputError(f"the frames of '{config.structure}' differ in their atoms; replicas are copies of one.")
         self.replicas = config.replicas or len(frames)
+        if config.teacher_workers > self.replicas:
+            raise InputError(
+                f"teacher_workers = {config.teacher_workers} for {self.replicas} replica{'s' * (self.replicas > 1)}: "
+                f"a replica is evaluated in one process; use at most {self.replicas}."
+            )
         self.masses = self.atoms.get_masses()
         self.bonds = covalent_bonds(self.atoms)
         if config.scheme == "mollified" and not len(self._mollifier(self.atoms.positions).hydrogens):
@@ -77,7 +82,8 @@ class Run:
         if alone:
             how["teacher"] = how["student"]
         self.providers: dict[str, ForceProvider] = {
-            key: load_model(name, self.atoms, how[key]) for key, name in names.items()
+            key: load_model(name, self.atoms, how[key], config.teacher_workers if key == "teacher" else 1)
+            for key, name in names.items()
         }
         self.mollifier = None
         if config.scheme == "mollified":
@@ -136,7 +142,7 @@ class Run:
                 "bonds": self.bonds,
             },
             "config": {
-                **asdict(config),
+                **config.decisive,
                 "hashes": hashes,
                 "numbers": numbers,
                 "positions_A": self.start.positions.round(6).sum(),
