@@ -66,7 +66,7 @@ def carry_out(config: RunConfig, folder: Path, resume: bool, against: Path | Non
     """
     from mlff_sim.simulation import Run
 
-    with progress_bar("steps", config.outer_step_fs / 1000) as bar:
+    with progress_bar("steps", 0.0 if config.k_steps == "auto" else config.outer_step_fs / 1000) as bar:
         run = Run(config, folder, resume=resume, progress=bar)
         if run.action == "finished":
             out.print(f"{folder} is already finished ({run.status}).")

@@ -97,6 +97,9 @@ def _ghmc(run: RunAssessment) -> dict[str, Any] | None:
         "effective_samples_per_s": g.effective_samples_per_s,
         "slowest": g.slowest,
         "effective_samples_by_observable": dict(g.effective),
+        "k_steps": run.settings.get("k_steps"),
+        "proposal_steps": run.settings.get("proposal_steps"),
+        "tuning": run.settings.get("tuning"),
     }
 
 

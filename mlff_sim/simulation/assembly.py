@@ -25,6 +25,7 @@ class Dynamics:
         scheme: "respa", "mollified" or "ghmc"; see `RunConfig`. Plain dynamics where there is no student.
         timestep_fs: inner time step.
         k_steps: inner steps in an outer step.
+        proposal_steps: "ghmc": outer steps of "respa" in a proposal; None proposes `k_steps` steps of the student alone.
         compile: compile the inner loop of a student.
         amp: bfloat16 products in its hidden layers.
     """
@@ -34,6 +35,7 @@ class Dynamics:
     k_steps: int
     compile: bool = True
     amp: bool = False
+    proposal_steps: int | None = None
 
 
 def assemble(
@@ -54,13 +56,13 @@ def assemble(
         bath: for constant temperature, which "ghmc" needs; None for constant energy.
         mollifier: for "mollified".
     """
-    inside = baoab if bath is not None else verlet
-    fast, scheme, differences = "teacher", inside("teacher"), {}
     exact = dynamics.scheme == "ghmc"
+    inside = baoab if bath is not None and not exact else verlet
+    fast, scheme, differences = "teacher", inside("teacher"), {}
     if "student" in providers:
         fast, scheme = "student", respa("residual", inside("student"), dynamics.k_steps)
         differences = {"residual": ("teacher", "student")}
-        if exact:
+        if exact and dynamics.proposal_steps is None:
             scheme = substeps(verlet("student"), dynamics.k_steps)
         if mollifier is not None:
             differences = {"residual": ("teacher" + MOLLIFIED, "student" + MOLLIFIED)}
@@ -76,7 +78,7 @@ def assemble(
     if not exact:
         return stepper
     assert bath is not None
-    return Metropolis(stepper, bath)
+    return Metropolis(stepper, bath, steps=dynamics.proposal_steps or 1)
 
 
 def _is_student_on_cpu(model: ForceProvider) -> bool:

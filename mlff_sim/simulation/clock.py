@@ -44,8 +44,10 @@ class Timing:
     predicted_speedup: float | None
 
 
-def predicted_speedup(k: int, t_b: float, t_e: float, t_c: float, student_calls: float | None = None) -> float:
-    """Speed-up k t_b / (t_e + c t_c): k baseline steps against a teacher call and the c student calls of an outer step.
+def predicted_speedup(
+    k: int, t_b: float, t_e: float, t_c: float, student_calls: float | None = None, teacher_calls: int = 1
+) -> float:
+    """Speed-up k t_b / (e t_e + c t_c): k baseline steps against the e teacher and c student calls of an outer step.
 
     Args:
         k: inner steps in an outer step.
@@ -53,8 +55,9 @@ def predicted_speedup(k: int, t_b: float, t_e: float, t_c: float, student_calls:
         t_e: time of a teacher call at the outer stride, where its warm start is older; same unit.
         t_c: time of a student call; same unit.
         student_calls: c, one for each inner step by default; mollified schemes make one more.
+        teacher_calls: e, more than one in proposals of several outer steps.
     """
-    return k * t_b / (t_e + (student_calls or k) * t_c)
+    return k * t_b / (teacher_calls * t_e + (student_calls or k) * t_c)
 
 
 class Baseline:

@@ -12,6 +12,8 @@ from mlff_sim.errors import InputError
 
 ENSEMBLES = ("nve", "nvt")
 SCHEMES = ("respa", "mollified", "ghmc")
+AUTO = "auto"
+"""For `k_steps`: found out in the warm-up, then frozen."""
 CHECKPOINT_STEPS = 200
 """Outer steps between checkpoints of a long run; fixed by the settings, because the teacher's memory is dropped there."""
 
@@ -29,7 +31,8 @@ class RunConfig:
         student: registry name or file of the cheap model; None for plain dynamics of the teacher alone.
         ensemble: "nve" (velocity Verlet inside) or "nvt" (BAOAB inside).
         timestep_fs: inner time step.
-        k_steps: inner steps per teacher call; 1 for plain dynamics.
+        k_steps: inner steps per teacher call; 1 for plain dynamics. "auto", of "ghmc": the length of its trajectories is
+            tuned in the warm-up, see `mlff_sim.simulation.tuning`.
         duration_ps: of production.
         temperature_K: of the bath, of drawn velocities, and of the guard.
         friction_per_ps: of the bath.
@@ -42,6 +45,8 @@ class RunConfig:
             with the X-H bonds at fixed lengths, so that those stretches are the student's and cannot resonate; "ghmc"
             accepts or refuses trajectories of `k_steps` steps of the student, which samples the teacher's ensemble
             exactly and has no time.
+        proposal_steps: of "ghmc": a trajectory is that many outer steps of "respa", each of `k_steps` steps of the student,
+            and as many teacher calls; None takes the student alone.
         compile: compile the inner loop.
         compile_teacher: compile a teacher that is a graph network (MACE, `module:`), which takes a minute at every start.
         amp: bfloat16 products in the student's hidden layers.
@@ -53,7 +58,7 @@ class RunConfig:
     student: str | None = None
     ensemble: str = "nvt"
     timestep_fs: float = 0.5
-    k_steps: int = 1
+    k_steps: int | str = 1
     duration_ps: float = 10.0
     temperature_K: float = 300.0
     friction_per_ps: float = 1.0
@@ -67,6 +72,7 @@ class RunConfig:
     compile_teacher: bool = False
     amp: bool = False
     teacher_workers: int = 1
+    proposal_steps: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense, before anything is loaded."""
@@ -82,10 +88,7 @@ class RunConfig:
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise InputError(f"{name} = {value:g} must not be negative.")
-        if not isinstance(self.k_steps, int) or self.k_steps < 1:
-            raise InputError(
-                f"k_steps = {self.k_steps} must be a whole number of at least 1 (inner steps per teacher call)."
-            )
+        self._check_cadence()
         if self.student is None and self.k_steps != 1:
             raise InputError(f"k_steps = {self.k_steps} needs a student; plain dynamics has k_steps = 1.")
         if self.student is None and self.scheme != "respa":
@@ -108,10 +111,37 @@ class RunConfig:
             )
         if self.seed < 0:
             raise InputError(f"seed = {self.seed} must not be negative.")
-        if self.duration_ps * 1000 < self.outer_step_fs * (1 - 1e-9):
+        if self.k_steps != AUTO and self.duration_ps * 1000 < self.outer_step_fs * (1 - 1e-9):
             raise InputError(
                 f"duration {self.duration_ps:g} ps is shorter than one outer step of {self.outer_step_fs:g} fs (k_steps * timestep)."
             )
+
+    def _check_cadence(self) -> None:
+        """Refuse numbers of steps that make no sense."""
+        if isinstance(self.k_steps, str) and self.k_steps != AUTO:
+            raise InputError(
+                f"k_steps = '{self.k_steps}' is no integer and not 'auto', which tunes it in the warm-up and then keeps it; "
+                "a cadence that adapts in production does not keep the ensemble and is not offered."
+            )
+        if self.k_steps == AUTO:
+            if self.scheme != "ghmc":
+                raise InputError(f"k_steps = 'auto' is for scheme 'ghmc' so far; give '{self.scheme}' a whole number.")
+            if self.proposal_steps is not None:
+                raise InputError("k_steps = 'auto' tunes trajectories of the student alone; give it or proposal_steps.")
+            if not self.equilibrate_ps:
+                raise InputError("k_steps = 'auto' is tuned in the warm-up; give some equilibrate_ps.")
+        elif not isinstance(self.k_steps, int) or self.k_steps < 1:
+            raise InputError(
+                f"k_steps = {self.k_steps} must be a whole number of at least 1 (inner steps per teacher call)."
+            )
+        if self.proposal_steps is not None:
+            if self.scheme != "ghmc":
+                raise InputError(f"proposal_steps is for scheme 'ghmc'; scheme '{self.scheme}' proposes nothing.")
+            if not isinstance(self.proposal_steps, int) or self.proposal_steps < 1:
+                raise InputError(
+                    f"proposal_steps = {self.proposal_steps} must be a whole number of at least 1 (outer steps in a "
+                    "proposal); leave it out for trajectories of the student alone."
+                )
 
     @property
     def decisive(self) -> dict[str, Any]:
@@ -124,9 +154,16 @@ class RunConfig:
         return Execution(acceleration=Acceleration(compile=self.compile_teacher, prune_edges=True))
 
     @property
+    def inner_steps(self) -> int:
+        """Inner steps in an outer step, or in a proposal."""
+        if not isinstance(self.k_steps, int):
+            raise ValueError("how long a step is, is not known before k_steps has been tuned.")
+        return self.k_steps * (self.proposal_steps or 1)
+
+    @property
     def outer_step_fs(self) -> float:
-        """Time between teacher calls, k_steps * timestep_fs."""
-        return self.k_steps * self.timestep_fs
+        """Time between teacher calls, k_steps * timestep_fs; of a whole proposal where there is one."""
+        return self.inner_steps * self.timestep_fs
 
     @property
     def outer_steps(self) -> int:
@@ -143,6 +180,14 @@ class RunConfig:
         """Outer steps between checkpoints: an eighth of a short run, at most 200 and a whole number of frames."""
         steps = min(CHECKPOINT_STEPS, -(-self.outer_steps // 8))
         return self.frame_steps * -(-steps // self.frame_steps)
+
+
+def k_from_text(text: str) -> int | str:
+    """Inner steps per teacher call from a word: a whole number, or anything else for `RunConfig` to judge."""
+    try:
+        return int(text)
+    except ValueError:
+        return text.strip()
 
 
 def k_from_fraction(fraction: float) -> int:

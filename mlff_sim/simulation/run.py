@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from mlff_sim.acceleration import Execution
 from mlff_sim.errors import InputError, SimulationStopped
 from mlff_sim.forces import Array, ForceProvider
+from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.registry import load_model, resolve, student_name
@@ -20,9 +21,10 @@ from mlff_sim.progress import Progress, Silent
 from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settings, versions
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.clock import Baseline
-from mlff_sim.simulation.config import RunConfig
+from mlff_sim.simulation.config import AUTO, RunConfig
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.production import Production
+from mlff_sim.simulation.tuning import choose, jumps, ladder, unit_steps
 from mlff_sim.state import State, maxwell_boltzmann
 from mlff_sim.structure import covalent_bonds, read_structures
 
@@ -71,6 +73,7 @@ class Run:
                 f"teacher_workers = {config.teacher_workers} for {self.replicas} replica{'s' * (self.replicas > 1)}: "
                 f"a replica is evaluated in one process; use at most {self.replicas}."
             )
+        self.ladder = ladder(config, self.replicas) if config.k_steps == AUTO else None
         self.masses = self.atoms.get_masses()
         self.bonds = covalent_bonds(self.atoms)
         if config.scheme == "mollified" and not len(self._mollifier(self.atoms.positions).hydrogens):
@@ -130,9 +133,8 @@ class Run:
             "version": VERSION,
             "kind": "hybrid" if config.student else "md",
             **asdict(config),
-            "every": config.frame_steps,
             "replicas": self.replicas,
-            "outer_step_fs": config.outer_step_fs,
+            **_layout(config),
             "com_removed": self.com_removed,
             "structure": {
                 "file": config.structure,
@@ -162,7 +164,9 @@ class Run:
         bath = None
         if ensemble == "nvt":
             bath = Langevin(config.temperature_K, self._friction, seed, self.replicas)
-        dynamics = Dynamics(config.scheme, config.timestep_fs, config.k_steps, compile, config.amp)
+        # Where the length of trajectories is tuned, they are repetitions of the shortest.
+        k = config.k_steps if isinstance(config.k_steps, int) else unit_steps(config.timestep_fs)
+        dynamics = Dynamics(config.scheme, config.timestep_fs, k, compile, config.amp, config.proposal_steps)
         return assemble(dynamics, self.providers, self.masses, state, bath, self.mollifier)
 
     @property
@@ -186,8 +190,12 @@ class Run:
         stepper = self._stepper(config.ensemble, self.start, config.seed, config.compile)
         production = Production(config, stepper, self.writer, self.progress, baseline)
         try:
-            if saved is None:
+            if isinstance(stepper, Metropolis) and config.k_steps == AUTO:
+                tuning = json.loads(str(saved["json"]))["tuning"] if saved else self._tune(stepper)
+                production.config = self._settle(stepper, tuning)
+            elif saved is None:
                 self._equilibrate(stepper)
+            if saved is None:
                 production.begin()
             else:
                 production.restore(saved)
@@ -199,6 +207,41 @@ class Run:
             raise
         self.writer.finish("finished", None, production.summary())
         return "finished"
+
+    def _tune(self, stepper: Metropolis) -> dict[str, Any]:
+        """The warm-up in which trajectories of several lengths are tried; leaves the stepper at the start of production."""
+        config, rungs, bath = self.config, self.ladder, stepper.bath
+        assert rungs is not None
+        stepper.bath = Langevin(config.temperature_K, self._friction, config.seed + EQUILIBRATION, self.replicas)
+        guard = Guard(self.masses, self.start, config.temperature_K)
+        accepted, jumped = (np.zeros((rungs.sweeps, len(rungs.multiples))) for _ in range(2))
+        for sweep in range(rungs.sweeps):
+            for i, stepper.steps in enumerate(rungs.multiples):
+                before, count = stepper.state.positions, stepper.accepted
+                self._warm(guard, stepper, sweep * len(rungs.multiples) + i + 1)
+                accepted[sweep, i] = (stepper.accepted - count).mean()
+                jumped[sweep, i] = jumps(before, stepper.state.positions).mean()
+            self.progress.update(sweep + 1, rungs.sweeps, "equilibration, tuning k")
+        stepper.forces.reset()
+        stepper.restart(stepper.state, bath)
+        return choose(rungs, accepted, jumped)
+
+    def _settle(self, stepper: Metropolis, tuning: dict[str, Any]) -> RunConfig:
+        """Freeze the length that was chosen, and say so in run.json."""
+        stepper.steps = tuning["k_steps"] // unit_steps(self.config.timestep_fs)
+        settled = replace(self.config, k_steps=tuning["k_steps"])
+        self.writer.settings |= {**_layout(settled), "tuning": tuning}
+        self.writer.open()
+        return settled
+
+    def _warm(self, guard: Guard, stepper: Stepper, step: int) -> None:
+        """One step before production."""
+        try:
+            guard.advance(stepper, step)
+        except SimulationStopped as stop:
+            raise SimulationStopped(
+                stop.rule, step, stop.replica, stop.atom, f"during equilibration, {stop.detail}"
+            ) from stop
 
     def _equilibrate(self, stepper: Stepper) -> None:
         """NVT with the same models before production; leaves the stepper at the start of production."""
@@ -214,12 +257,7 @@ class Run:
             warm = self._stepper("nvt", self.start, seed, compile=False)  # too short to be worth compiling
         guard = Guard(self.masses, self.start, config.temperature_K)
         for step in range(1, steps + 1):
-            try:
-                guard.advance(warm, step)
-            except SimulationStopped as stop:
-                raise SimulationStopped(
-                    stop.rule, step, stop.replica, stop.atom, f"during equilibration, {stop.detail}"
-                ) from stop
+            self._warm(guard, warm, step)
             self.progress.update(step - steps, config.outer_steps, "equilibration")
         state = warm.state
         if config.ensemble == "nve":
@@ -229,6 +267,13 @@ class Run:
             self.writer.settings["com_removed"] = True
         warm.forces.reset()
         stepper.restart(state, bath)
+
+
+def _layout(config: RunConfig) -> dict[str, Any]:
+    """What of the settings depends on the length of an outer step."""
+    if config.k_steps == AUTO:
+        return {"every": None, "outer_step_fs": None}
+    return {"k_steps": config.k_steps, "every": config.frame_steps, "outer_step_fs": config.outer_step_fs}
 
 
 def _limit_threads(n_atoms: int) -> None:
