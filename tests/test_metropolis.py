@@ -166,6 +166,29 @@ def test_a_proposal_that_flies_apart_is_refused(toys: Any) -> None:
         assert 0 < s.accepted.sum() < 10 * s.proposals
 
 
+def test_after_a_failure_models_have_no_memory(toys: Any) -> None:
+    """Which replicas were evaluated before the one that failed depends on how they are shared among processes."""
+
+    class Forgetful(toys.trap):  # type: ignore[misc]
+        calls = resets = failures = 0
+
+        def reset(self) -> None:
+            self.resets += 1
+
+        def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
+            self.calls += 1
+            if self.calls % 3 == 0:
+                self.failures += 1
+                raise RuntimeError("no convergence")
+            return super().__call__(positions)
+
+    teacher = Forgetful(1, KT)
+    s = chain(teacher, toys.trap(1, KT), k=6, friction=20.0, replicas=2)
+    for _ in range(10):
+        s.step()
+    assert teacher.resets == teacher.failures > 2
+
+
 def test_only_reversible_proposals(toys: Any) -> None:
     table = ForceTable({"teacher": toys.trap(1, 1.0), "student": toys.trap(1, 1.0)})
     state = State(np.zeros((1, 1, 3)), np.zeros((1, 1, 3)))

@@ -24,12 +24,13 @@ def cadence(
         str, typer.Option("--student", metavar="FILE", help="Student file, shipped student, or any model name.")
     ],
     ensemble: o.Ensemble = "nvt",
-    friction_per_ps: o.FrictionPerPs = 1.0,
+    friction_per_ps: o.FrictionPerPs = "1",
     scheme: Annotated[
         str, typer.Option("--scheme", metavar="respa|mollified|both", help="How the teacher would correct.")
     ] = "both",
     temperature_K: o.TemperatureK = 300.0,
     timestep_fs: o.TimestepFs = 0.5,
+    hydrogen_mass: o.HydrogenMass = None,
     max_outer_fs: Annotated[float, typer.Option("--max-outer-fs", help="Longest outer step to look at.")] = 12.0,
     drift_limit: Annotated[
         float, typer.Option("--drift-limit", help="meV/atom/ps, the most heating at constant energy.")
@@ -58,6 +59,7 @@ def cadence(
     """
     from mlff_sim.simulation.cadence import SCHEMES, CadenceConfig
 
+    friction, by_element = o.friction(friction_per_ps)
     config = CadenceConfig(
         structure=structure,
         teacher=teacher,
@@ -65,7 +67,9 @@ def cadence(
         schemes=SCHEMES if scheme == "both" else (scheme,),
         ensemble=ensemble,
         temperature_K=temperature_K,
-        friction_per_ps=friction_per_ps,
+        friction_per_ps=friction,
+        friction_by_element=by_element,
+        hydrogen_mass=hydrogen_mass,
         timestep_fs=timestep_fs,
         max_outer_fs=max_outer_fs,
         drift_limit=drift_limit,

@@ -8,7 +8,7 @@ import typer
 
 from mlff_sim.cli import options as o
 from mlff_sim.errors import InputError
-from mlff_sim.simulation import RunConfig, k_from_fraction, k_from_steps
+from mlff_sim.simulation import RunConfig, k_from_fraction, k_from_steps, k_from_text
 
 
 def hybrid(
@@ -24,7 +24,12 @@ def hybrid(
     ensemble: o.Ensemble = "nvt",
     timestep_fs: o.TimestepFs = 0.5,
     k_steps: Annotated[
-        int | None, typer.Option("--k-steps", metavar="K", help="Inner student steps per teacher call.")
+        str | None,
+        typer.Option(
+            "--k-steps",
+            metavar="K|auto",
+            help="Inner student steps per teacher call; 'auto' (ghmc) tunes them in the warm-up, --equilibrate-ps.",
+        ),
     ] = None,
     corrector_fraction: Annotated[
         float | None, typer.Option("--corrector-fraction", metavar="F", help="Teacher calls per inner step, 1/K.")
@@ -61,6 +66,14 @@ def hybrid(
             "--middle-steps", metavar="M", help="Inner student steps per call of the middle model; divides K."
         ),
     ] = None,
+    proposal_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--proposal-steps",
+            metavar="M",
+            help="ghmc: propose M outer steps of respa, K student steps and a teacher call each, not K student steps alone.",
+        ),
+    ] = None,
     resume: o.Resume = False,
     compile: o.Compile = True,
     compile_teacher: o.CompileTeacher = False,
@@ -68,6 +81,7 @@ def hybrid(
     remove_com: o.RemoveCom = False,
     hydrogen_mass: o.HydrogenMass = None,
     amp: o.Amp = False,
+    teacher_workers: o.TeacherWorkers = 1,
 ) -> int:
     r"""Run two-model dynamics: K student steps per teacher call, K + U_teacher conserved.
 
@@ -89,13 +103,14 @@ def hybrid(
         raise InputError(
             f"give exactly one of --k-steps, --corrector-fraction, --corrector-steps; got {' and '.join(given) or 'none'}."
         )
+    k: int | str
     if corrector_fraction is not None:
         k = k_from_fraction(corrector_fraction)
     elif corrector_steps is not None:
         k = k_from_steps(corrector_steps, duration_ps, timestep_fs)
     else:
         assert k_steps is not None
-        k = k_steps
+        k = k_from_text(k_steps)
     friction, by_element = o.friction(friction_per_ps)
     config = RunConfig(
         structure=structure,
@@ -116,11 +131,13 @@ def hybrid(
         scheme=scheme,
         middle=middle,
         middle_steps=middle_steps,
+        proposal_steps=proposal_steps,
         compile=compile,
         compile_teacher=compile_teacher,
         integrator=integrator,
         remove_com=remove_com,
         hydrogen_mass=hydrogen_mass,
         amp=amp,
+        teacher_workers=teacher_workers,
     )
     return o.carry_out(config, out, resume)

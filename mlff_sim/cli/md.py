@@ -29,6 +29,7 @@ def md(
     integrator: o.Integrator = "baoab",
     remove_com: o.RemoveCom = False,
     hydrogen_mass: o.HydrogenMass = None,
+    teacher_workers: o.TeacherWorkers = 1,
 ) -> int:
     """Run velocity Verlet (nve) or BAOAB (nvt) with one model: the baseline, and useful alone.
 
@@ -55,5 +56,6 @@ def md(
         integrator=integrator,
         remove_com=remove_com,
         hydrogen_mass=hydrogen_mass,
+        teacher_workers=teacher_workers,
     )
     return o.carry_out(config, out, resume)

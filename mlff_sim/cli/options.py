@@ -69,6 +69,14 @@ CompileTeacher = Annotated[
         help="Compile a teacher that is a graph network (mace:, module:); takes a minute at every start.",
     ),
 ]
+TeacherWorkers = Annotated[
+    int,
+    typer.Option(
+        "--teacher-workers",
+        metavar="W",
+        help="Processes that evaluate the replicas of a teacher on the CPU side by side; same results for any number.",
+    ),
+]
 Amp = Annotated[bool, typer.Option("--amp", help="bfloat16 products in the student's hidden layers.")]
 
 
@@ -96,7 +104,7 @@ def carry_out(config: RunConfig, folder: Path, resume: bool, against: Path | Non
     """
     from mlff_sim.simulation import Run
 
-    with progress_bar("steps", config.outer_step_fs / 1000) as bar:
+    with progress_bar("steps", 0.0 if config.k_steps == "auto" else config.outer_step_fs / 1000) as bar:
         run = Run(config, folder, resume=resume, progress=bar)
         if run.action == "finished":
             out.print(f"{folder} is already finished ({run.status}).")

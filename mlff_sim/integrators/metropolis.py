@@ -3,8 +3,8 @@
 One step is (Horowitz, Phys. Lett. B 268, 247 (1991), doi:10.1016/0370-2693(91)90812-5):
 
 1. part of the momenta is forgotten: p -> c p + sqrt((1 - c^2) m kT) xi, with c = exp(-friction t);
-2. a reversible, volume-preserving map proposes (x', p'), here k steps of velocity Verlet with the student
-   (Duane et al., Phys. Lett. B 195, 216 (1987), doi:10.1016/0370-2693(87)91197-X);
+2. a reversible, volume-preserving map proposes (x', p'): k steps of velocity Verlet with the student (Duane et al.,
+   Phys. Lett. B 195, 216 (1987), doi:10.1016/0370-2693(87)91197-X), or some steps of reversible RESPA;
 3. it is accepted with probability min(1, exp(-dH / kT)), H = K + U_teacher; otherwise x stays and p turns round.
 
 The teacher's canonical ensemble is sampled exactly, whatever the student is; a poor one is accepted less often.
@@ -33,6 +33,7 @@ class Metropolis(Stepper):
         proposer: at the start; its scheme is symmetric and has no bath. Its force table holds the target, too.
         bath: temperature, friction and random streams.
         target: name of the force whose energy decides.
+        steps: of the proposer in a proposal; a symmetric map, repeated, is one.
 
     Attributes:
         heat: eV, (replicas,), what the refreshed momenta and the accepted changes of H have put in: `K + U - heat` stays
@@ -41,11 +42,11 @@ class Metropolis(Stepper):
         accepted: of these, shape (replicas,).
     """
 
-    def __init__(self, proposer: Stepper, bath: Langevin, target: str = "teacher") -> None:
+    def __init__(self, proposer: Stepper, bath: Langevin, target: str = "teacher", steps: int = 1) -> None:
         """Bind; nothing is evaluated yet."""
         if proposer.bath is not None or not is_symmetric(proposer.scheme):
             raise ValueError("only reversible proposals keep the ensemble: a symmetric scheme without a bath.")
-        self.proposer, self.target = proposer, target
+        self.proposer, self.target, self.steps = proposer, target, steps
         super().__init__(proposer.scheme, proposer.timestep, proposer.masses, proposer.forces, proposer.state, bath)
 
     def restart(self, state: State, bath: Langevin | None) -> None:
@@ -64,7 +65,7 @@ class Metropolis(Stepper):
 
     def step(self) -> None:
         """Refresh, propose, decide."""
-        self.apply(REFRESH, Fraction(1))
+        self.apply(REFRESH, Fraction(self.steps))
         assert self.bath is not None
         start, before = self.state, self._hamiltonian()
         known = {name: self.forces[name] for name in (self.target, *self.proposer.kicks)}
@@ -78,8 +79,9 @@ class Metropolis(Stepper):
             take = sound & (draws < np.exp(np.minimum(0.0, -change / self.bath.kT)))
         except (NonFinite, RuntimeError):
             # Where a model fails the energy is infinite. The way back from a sound end leads over the same points, so
-            # refusing all replicas when one fails keeps the ensemble of each.
-            pass
+            # refusing all replicas when one fails keeps the ensemble of each. Which of them were evaluated before is not
+            # known, so all memory goes.
+            self.forces.reset()
         self.accepted = self.accepted + take
         self.heat = self.heat + np.where(take, change, 0.0)
         if not take.all():
@@ -89,7 +91,8 @@ class Metropolis(Stepper):
         """The end of a trajectory, and for which replicas it is one; the others are put back where they started."""
         self.proposer.state = start
         with np.errstate(all="ignore"):  # a proposal may fly apart
-            self.proposer.step()
+            for _ in range(self.steps):
+                self.proposer.step()
         end = self.proposer.state
         finite = np.isfinite(end.positions) & np.isfinite(end.momenta)
         sound: NDArray[np.bool_] = np.asarray(finite.reshape(len(finite), -1).all(axis=1))

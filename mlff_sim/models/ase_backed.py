@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,17 @@ class AseProvider:
         """Where the calculator came from and its class."""
         kind = type(self._atoms.calc)
         return {"name": self.name, "calculator": f"{kind.__module__}.{kind.__qualname__}"}
+
+    @property
+    def folder(self) -> str | None:
+        """Where a calculator that works through files does so; two at once need two folders. None for others."""
+        from ase.calculators.calculator import FileIOCalculator
+        from ase.calculators.genericfileio import GenericFileIOCalculator
+
+        calc = self._atoms.calc
+        if not isinstance(calc, FileIOCalculator | GenericFileIOCalculator):
+            return None
+        return str(Path(calc.directory).resolve())
 
     def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
         """Evaluate positions of shape (n, 3) and, if periodic, a cell (3, 3).

@@ -60,7 +60,7 @@ def _kelvin(x: float) -> str:
 def sentence(cadence: Cadence) -> str:
     """What to take from it."""
     c = cadence.config
-    bath = f"NVT at {c.friction_per_ps:g}/ps" if c.ensemble == "nvt" else "NVE"
+    bath = f"NVT at {c.bath}" if c.ensemble == "nvt" else "NVE"
     if cadence.recommended is None:
         return f"No outer step is within the limits for {bath}: distil a better student, or take more friction."
     scheme, k = cadence.recommended
@@ -100,7 +100,8 @@ def write_cadence(cadence: Cadence, folder: Path) -> dict[str, Any]:
         "teacher": c.teacher,
         "student": c.student,
         "temperature": f"{c.temperature_K:g} K",
-        "friction": f"{c.friction_per_ps:g}/ps",
+        "friction": c.bath,
+        "mass of hydrogens": f"{c.hydrogen_mass:g} u" if c.hydrogen_mass else "ordinary",
         "inner step": f"{c.timestep_fs:g} fs",
         "teacher calls": cadence.teacher_calls,
         "seed": c.seed,
@@ -177,7 +178,7 @@ def _hot(cadence: Cadence) -> Figure:
         hottest = [s.hot[s.hottest] if s.hot else None for s in o.steps]
         values = [h.value if h and np.isfinite(h.stderr) else None for h in hottest]
         data.append(_line(o, values, [h.stderr if h and np.isfinite(h.stderr) else 0.0 for h in hottest]))
-    return _figure(f"Hottest element above the bath, {c.friction_per_ps:g}/ps", "K", data, cadence)
+    return _figure(f"Hottest element above the bath, {c.bath}", "K", data, cadence)
 
 
 def _growth(cadence: Cadence) -> Figure:

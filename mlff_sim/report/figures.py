@@ -71,7 +71,8 @@ def _replicas(run: RunAssessment, series: Array) -> list[Figure]:
 
 def _energy(run: RunAssessment) -> Figure:
     data = _replicas(run, run.energy)
-    title = f"{run.name}: outer step {run.settings.get('outer_step_fs'):g} fs, {run.ensemble.upper()}"
+    outer = run.settings.get("outer_step_fs")  # None where a run was stopped before it was chosen
+    title = f"{run.name}: {f'outer step {outer:g} fs, ' if outer else ''}{run.ensemble.upper()}"
     if run.drift:
         ends = np.array([run.time_ps[0], run.time_ps[-1]])
         fit = np.mean(run.drift.intercepts) + run.drift.slope * ends

@@ -32,6 +32,7 @@ SHORT = (
     "replicas",
     "seed",
     "teacher_calls",
+    "teacher_workers",
 )
 """Settings of each run that `results.json` repeats."""
 
@@ -101,6 +102,9 @@ def _ghmc(run: RunAssessment) -> dict[str, Any] | None:
         "effective_samples_per_s": g.effective_samples_per_s,
         "slowest": g.slowest,
         "effective_samples_by_observable": dict(g.effective),
+        "k_steps": run.settings.get("k_steps"),
+        "proposal_steps": run.settings.get("proposal_steps"),
+        "tuning": run.settings.get("tuning"),
     }
 
 

@@ -132,19 +132,22 @@ def _structure(r: RdfResult) -> Row:
 
 def _reported(run: RunAssessment) -> Iterator[Row]:
     if run.speed:
-        yield from _speed(run.speed, _step(run))
+        yield from _speed(run.speed, _step(run), run.settings.get("teacher_workers") or 1)
     if run.ghmc:
         g = run.ghmc
         interval = f"(95 %: {100 * g.ci95[0]:.1f} to {100 * g.ci95[1]:.1f})"
         rate = f", {number(g.effective_samples_per_s)} a second" if g.effective_samples_per_s else ""
-        yield Row(
-            "Proposals accepted",
-            f"{100 * g.acceptance:.1f} % {interval}",
-            "",
-            None,
-            f"{g.proposals} trajectories of the student, accepted on K + U_teacher: the teacher's ensemble, exactly. Time "
-            "is not physical.",
-        )
+        m = run.settings.get("proposal_steps")
+        made_of = f"{m} outer steps of respa each" if m else "trajectories of the student"
+        advice = f"{g.proposals} proposals, {made_of}, accepted on K + U_teacher: the teacher's ensemble, exactly. Time is not physical."
+        if g.verdict:
+            advice = f"None of {g.proposals} proposals: nothing was sampled. Take fewer or shorter steps, or a better student."
+        yield Row("Proposals accepted", f"{100 * g.acceptance:.1f} % {interval}", "", g.verdict, advice)
+        tuning = run.settings.get("tuning")
+        if tuning:
+            tried = ", ".join(f"{t['k_steps']} ({100 * t['acceptance']:.0f} %)" for t in tuning["trials"])
+            advice = f"Tuned in the warm-up, then frozen. Tried, with their acceptance: {tried}."
+            yield Row("Steps in a trajectory", f"{tuning['k_steps']}", "", None, advice)
         value = f"{number(g.effective_samples)}{rate}"
         yield Row("Effective samples", value, "", None, f"Of the slowest of {len(g.effective)}: {g.slowest}.")
     stretches = run.settings.get("students_stretches")
@@ -188,7 +191,8 @@ def _step(run: RunAssessment) -> str:
     return f"At an outer step of {outer:g} fs. " if run.settings.get("kind") == "hybrid" and outer else ""
 
 
-def _speed(s: Speed, step: str) -> Iterator[Row]:
+def _speed(s: Speed, step: str, workers: int) -> Iterator[Row]:
+    both = f" In both the teacher had {workers} processes." if workers > 1 else ""
     x = "\N{MULTIPLICATION SIGN}"
     if s.measured:
         m = s.measured
@@ -198,7 +202,7 @@ def _speed(s: Speed, step: str) -> Iterator[Row]:
             f"{number(m.value)}{x}{interval}",
             "",
             None,
-            f"{step}Against the teacher alone at {m.baseline_timestep_fs:g} fs, in alternating blocks.",
+            f"{step}Against the teacher alone at {m.baseline_timestep_fs:g} fs, in alternating blocks.{both}",
         )
         if m.baseline_timestep_fs != 1.0:
             yield Row(

@@ -25,6 +25,7 @@ class Dynamics:
         scheme: "respa", "mollified" or "ghmc"; see `RunConfig`. Plain dynamics where there is no student.
         timestep_fs: inner time step.
         k_steps: inner steps in an outer step.
+        proposal_steps: "ghmc": outer steps of "respa" in a proposal; None proposes `k_steps` steps of the student alone.
         compile: compile the inner loop of a student.
         amp: bfloat16 products in its hidden layers.
         integrator: "baoab" or "obabo", where there is a bath.
@@ -38,6 +39,7 @@ class Dynamics:
     amp: bool = False
     integrator: str = "baoab"
     middle_steps: int | None = None
+    proposal_steps: int | None = None
 
 
 def assemble(
@@ -58,9 +60,9 @@ def assemble(
         bath: for constant temperature, which "ghmc" needs; None for constant energy.
         mollifier: for "mollified".
     """
-    inside = verlet if bath is None else {"baoab": baoab, "obabo": obabo}[dynamics.integrator]
-    fast, scheme, differences = "teacher", inside("teacher"), {}
     exact = dynamics.scheme == "ghmc"
+    inside = verlet if bath is None or exact else {"baoab": baoab, "obabo": obabo}[dynamics.integrator]
+    fast, scheme, differences = "teacher", inside("teacher"), {}
     if "student" in providers:
         fast, scheme = "student", respa("residual", inside("student"), dynamics.k_steps)
         differences = {"residual": ("teacher", "student")}
@@ -68,7 +70,7 @@ def assemble(
             m = dynamics.middle_steps
             scheme = respa("residual", respa("correction", inside("student"), m), dynamics.k_steps // m)
             differences = {"residual": ("teacher", "middle"), "correction": ("middle", "student")}
-        if exact:
+        if exact and dynamics.proposal_steps is None:
             scheme = substeps(verlet("student"), dynamics.k_steps)
         if mollifier is not None:
             differences = {"residual": ("teacher" + MOLLIFIED, "student" + MOLLIFIED)}
@@ -84,7 +86,7 @@ def assemble(
     if not exact:
         return stepper
     assert bath is not None
-    return Metropolis(stepper, bath)
+    return Metropolis(stepper, bath, steps=dynamics.proposal_steps or 1)
 
 
 def _is_student_on_cpu(model: ForceProvider) -> bool:

@@ -6,7 +6,7 @@ How the answers come about is in `mlff_sim.simulation.predictor` and, the physic
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,6 +33,8 @@ class CadenceConfig:
         ensemble: whose recommendation is asked for; both are worked out.
         temperature_K: of the trajectories and of the bath.
         friction_per_ps: of the bath.
+        friction_by_element: of the bath, where an element has its own.
+        hydrogen_mass: u, of hydrogens, as in `RunConfig`; None keeps the structure's masses.
         timestep_fs: inner time step.
         max_outer_fs: longest outer step.
         drift_limit: meV/atom/ps, the most heating at constant energy.
@@ -54,6 +56,24 @@ class CadenceConfig:
     temperature_limit_K: float = 3.0
     teacher_calls: int = 10_000
     seed: int = 0
+    friction_by_element: Mapping[str, float] = field(default_factory=dict)
+    hydrogen_mass: float | None = None
+
+    def friction(self, element: str) -> float:
+        """1/ps, of an element."""
+        return self.friction_by_element.get(element, self.friction_per_ps)
+
+    @property
+    def has_bath(self) -> bool:
+        """True when every element has some friction; heat that goes into one without would stay there."""
+        return min((self.friction_per_ps, *self.friction_by_element.values())) > 0
+
+    @property
+    def bath(self) -> str:
+        """The frictions in words."""
+        return ", ".join(
+            [f"{self.friction_per_ps:g}/ps", *(f"{e} {g:g}/ps" for e, g in self.friction_by_element.items())]
+        )
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
@@ -68,9 +88,10 @@ class CadenceConfig:
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0):
                 raise InputError(f"{name} = {value:g} must be a positive number.")
-        if not (np.isfinite(self.friction_per_ps) and self.friction_per_ps >= 0):
-            raise InputError(f"friction_per_ps = {self.friction_per_ps:g} must not be negative.")
-        if self.friction_per_ps == 0 and self.ensemble == "nvt":
+        for friction in (self.friction_per_ps, *self.friction_by_element.values()):
+            if not (np.isfinite(friction) and friction >= 0):
+                raise InputError(f"friction_per_ps = {friction:g} must not be negative.")
+        if self.ensemble == "nvt" and not self.has_bath:
             raise InputError("friction_per_ps = 0 is no bath; give some friction, or ensemble 'nve'.")
         if not 2 <= self.max_outer_fs / self.timestep_fs <= 100:
             raise InputError(

@@ -30,9 +30,11 @@ class Timing:
     """Times measured before production, and the speed-up they predict.
 
     Attributes:
-        teacher_ms: teacher call after an outer step (t_e); with a warm start it costs more after a long stride.
+        teacher_ms: teacher call per replica after an outer step (t_e), wall time; with a warm start it costs more after a
+            long stride, with several processes less.
         student_inner_us: student evaluation per replica (t_c), with the glue of an inner step.
-        baseline_teacher_ms: all-teacher step at the inner stride (t_b); None without a baseline.
+        baseline_teacher_ms: all-teacher step per replica at the inner stride (t_b), in as many processes; None without a
+            baseline.
         predicted_speedup: see `predicted_speedup`.
     """
 
@@ -42,8 +44,10 @@ class Timing:
     predicted_speedup: float | None
 
 
-def predicted_speedup(k: int, t_b: float, t_e: float, t_c: float, student_calls: float | None = None) -> float:
-    """Speed-up k t_b / (t_e + c t_c): k baseline steps against a teacher call and the c student calls of an outer step.
+def predicted_speedup(
+    k: int, t_b: float, t_e: float, t_c: float, student_calls: float | None = None, teacher_calls: int = 1
+) -> float:
+    """Speed-up k t_b / (e t_e + c t_c): k baseline steps against the e teacher and c student calls of an outer step.
 
     Args:
         k: inner steps in an outer step.
@@ -51,23 +55,31 @@ def predicted_speedup(k: int, t_b: float, t_e: float, t_c: float, student_calls:
         t_e: time of a teacher call at the outer stride, where its warm start is older; same unit.
         t_c: time of a student call; same unit.
         student_calls: c, one for each inner step by default; mollified schemes make one more.
+        teacher_calls: e, more than one in proposals of several outer steps.
     """
-    return k * t_b / (t_e + (student_calls or k) * t_c)
+    return k * t_b / (teacher_calls * t_e + (student_calls or k) * t_c)
 
 
 class Baseline:
-    """All-teacher velocity Verlet at the inner time step, on copies, with a teacher of its own."""
+    """All-teacher velocity Verlet at the inner time step, on copies, with a teacher of its own.
+
+    Where the run's teacher has several processes, this one has as many, and a replica for each: the speed-up is what is
+    gained on the same processors.
+    """
 
     def __init__(self, config: RunConfig, atoms: Atoms) -> None:
         """Load the second teacher."""
-        self.table = ForceTable({"teacher": load_model(config.teacher, atoms, config.execution)})
+        self.table = ForceTable(
+            {"teacher": load_model(config.teacher, atoms, config.execution, config.teacher_workers)}
+        )
         self.config, self.masses = config, atoms.get_masses()
 
     def block(self, state: State) -> float:
-        """Median seconds per step of the first replica, started from a copy of its present state."""
+        """Median seconds per step and replica, of the first one for each process, from copies of their present states."""
         self.table.reset()
-        one = State(state.positions[:1].copy(), state.momenta[:1].copy())
-        stepper = Stepper(verlet("teacher"), self.config.timestep_fs * FS, self.masses, self.table, one)
+        count = self.config.teacher_workers
+        copy = State(state.positions[:count].copy(), state.momenta[:count].copy())
+        stepper = Stepper(verlet("teacher"), self.config.timestep_fs * FS, self.masses, self.table, copy)
         for _ in range(BASELINE_STEPS):  # a new SCF needs a few calls until its warm starts are warm
             stepper.step()
         times = []
@@ -75,4 +87,4 @@ class Baseline:
             start = time.perf_counter()
             stepper.step()
             times.append(time.perf_counter() - start)
-        return float(np.median(times))
+        return float(np.median(times)) / count

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,13 @@ from mlff_sim.errors import InputError
 ENSEMBLES = ("nve", "nvt")
 SCHEMES = ("respa", "mollified", "ghmc")
 INTEGRATORS = ("baoab", "obabo")
+AUTO = "auto"
+"""For `k_steps`: found out in the warm-up, then frozen."""
 CHECKPOINT_STEPS = 200
 """Outer steps between checkpoints of a long run; fixed by the settings, because the teacher's memory is dropped there."""
+
+WITHOUT_TRACE = ("teacher_workers",)
+"""Settings that change how long a run takes and nothing else; a resumed run may have others."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class RunConfig:
         student: registry name or file of the cheap model; None for plain dynamics of the teacher alone.
         ensemble: "nve" (velocity Verlet inside) or "nvt" (BAOAB inside).
         timestep_fs: inner time step.
-        k_steps: inner steps per teacher call; 1 for plain dynamics.
+        k_steps: inner steps per teacher call; 1 for plain dynamics. "auto", of "ghmc": the length of its trajectories is
+            tuned in the warm-up, see `mlff_sim.simulation.tuning`.
         duration_ps: of production.
         temperature_K: of the bath, of drawn velocities, and of the guard.
         friction_per_ps: of the bath.
@@ -40,6 +47,8 @@ class RunConfig:
             with the X-H bonds at fixed lengths, so that those stretches are the student's and cannot resonate; "ghmc"
             accepts or refuses trajectories of `k_steps` steps of the student, which samples the teacher's ensemble
             exactly and has no time.
+        proposal_steps: of "ghmc": a trajectory is that many outer steps of "respa", each of `k_steps` steps of the student,
+            and as many teacher calls; None takes the student alone.
         compile: compile the inner loop.
         compile_teacher: compile a teacher that is a graph network (MACE, `module:`), which takes a minute at every start.
         amp: bfloat16 products in the student's hidden layers.
@@ -53,6 +62,7 @@ class RunConfig:
             to it. Without, NVE keeps the total momentum it starts with, and NVT has one as its bath has.
         hydrogen_mass: u, of every hydrogen with a heavier neighbour, which gives the difference: slower stretches for
             longer steps. What is sampled stays the same, times do not. None keeps the structure's masses.
+        teacher_workers: processes that evaluate the teacher's replicas side by side, with the same result for any number.
     """
 
     structure: str
@@ -60,7 +70,7 @@ class RunConfig:
     student: str | None = None
     ensemble: str = "nvt"
     timestep_fs: float = 0.5
-    k_steps: int = 1
+    k_steps: int | str = 1
     duration_ps: float = 10.0
     temperature_K: float = 300.0
     friction_per_ps: float = 1.0
@@ -79,6 +89,8 @@ class RunConfig:
     friction_by_element: Mapping[str, float] = field(default_factory=dict)
     remove_com: bool = False
     hydrogen_mass: float | None = None
+    teacher_workers: int = 1
+    proposal_steps: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense, before anything is loaded."""
@@ -103,10 +115,7 @@ class RunConfig:
             )
         if self.hydrogen_mass is not None and not 1 <= self.hydrogen_mass < np.inf:
             raise InputError(f"hydrogen_mass = {self.hydrogen_mass:g} u must be at least 1; 3 is usual.")
-        if not isinstance(self.k_steps, int) or self.k_steps < 1:
-            raise InputError(
-                f"k_steps = {self.k_steps} must be a whole number of at least 1 (inner steps per teacher call)."
-            )
+        self._check_cadence()
         if self.student is None and self.k_steps != 1:
             raise InputError(f"k_steps = {self.k_steps} needs a student; plain dynamics has k_steps = 1.")
         if self.student is None and self.scheme != "respa":
@@ -131,9 +140,13 @@ class RunConfig:
             raise InputError(f"every = {self.every} must be at least 1 (outer steps between frames).")
         if self.replicas is not None and self.replicas < 1:
             raise InputError(f"replicas = {self.replicas} must be at least 1.")
+        if not isinstance(self.teacher_workers, int) or self.teacher_workers < 1:
+            raise InputError(
+                f"teacher_workers = {self.teacher_workers} must be a whole number of at least 1 (processes)."
+            )
         if self.seed < 0:
             raise InputError(f"seed = {self.seed} must not be negative.")
-        if self.duration_ps * 1000 < self.outer_step_fs * (1 - 1e-9):
+        if self.k_steps != AUTO and self.duration_ps * 1000 < self.outer_step_fs * (1 - 1e-9):
             raise InputError(
                 f"duration {self.duration_ps:g} ps is shorter than one outer step of {self.outer_step_fs:g} fs (k_steps * timestep)."
             )
@@ -153,15 +166,54 @@ class RunConfig:
                 f"middle_steps = {m} must be a whole number of at least 1 that divides k_steps = {self.k_steps}."
             )
 
+    def _check_cadence(self) -> None:
+        """Refuse numbers of steps that make no sense."""
+        if isinstance(self.k_steps, str) and self.k_steps != AUTO:
+            raise InputError(
+                f"k_steps = '{self.k_steps}' is no integer and not 'auto', which tunes it in the warm-up and then keeps it; "
+                "a cadence that adapts in production does not keep the ensemble and is not offered."
+            )
+        if self.k_steps == AUTO:
+            if self.scheme != "ghmc":
+                raise InputError(f"k_steps = 'auto' is for scheme 'ghmc' so far; give '{self.scheme}' a whole number.")
+            if self.proposal_steps is not None:
+                raise InputError("k_steps = 'auto' tunes trajectories of the student alone; give it or proposal_steps.")
+            if not self.equilibrate_ps:
+                raise InputError("k_steps = 'auto' is tuned in the warm-up; give some equilibrate_ps.")
+        elif not isinstance(self.k_steps, int) or self.k_steps < 1:
+            raise InputError(
+                f"k_steps = {self.k_steps} must be a whole number of at least 1 (inner steps per teacher call)."
+            )
+        if self.proposal_steps is not None:
+            if self.scheme != "ghmc":
+                raise InputError(f"proposal_steps is for scheme 'ghmc'; scheme '{self.scheme}' proposes nothing.")
+            if not isinstance(self.proposal_steps, int) or self.proposal_steps < 1:
+                raise InputError(
+                    f"proposal_steps = {self.proposal_steps} must be a whole number of at least 1 (outer steps in a "
+                    "proposal); leave it out for trajectories of the student alone."
+                )
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The settings that make a run what it is: a checkpoint is taken up where these are equal."""
+        return {name: value for name, value in asdict(self).items() if name not in WITHOUT_TRACE}
+
     @property
     def execution(self) -> Execution:
         """How the teacher is evaluated: in a way that does not depend on the clock, so that a run can be repeated."""
         return Execution(acceleration=Acceleration(compile=self.compile_teacher, prune_edges=True))
 
     @property
+    def inner_steps(self) -> int:
+        """Inner steps in an outer step, or in a proposal."""
+        if not isinstance(self.k_steps, int):
+            raise ValueError("how long a step is, is not known before k_steps has been tuned.")
+        return self.k_steps * (self.proposal_steps or 1)
+
+    @property
     def outer_step_fs(self) -> float:
-        """Time between teacher calls, k_steps * timestep_fs."""
-        return self.k_steps * self.timestep_fs
+        """Time between teacher calls, k_steps * timestep_fs; of a whole proposal where there is one."""
+        return self.inner_steps * self.timestep_fs
 
     @property
     def outer_steps(self) -> int:
@@ -178,6 +230,14 @@ class RunConfig:
         """Outer steps between checkpoints: an eighth of a short run, at most 200 and a whole number of frames."""
         steps = min(CHECKPOINT_STEPS, -(-self.outer_steps // 8))
         return self.frame_steps * -(-steps // self.frame_steps)
+
+
+def k_from_text(text: str) -> int | str:
+    """Inner steps per teacher call from a word: a whole number, or anything else for `RunConfig` to judge."""
+    try:
+        return int(text)
+    except ValueError:
+        return text.strip()
 
 
 def k_from_fraction(fraction: float) -> int:

@@ -38,7 +38,7 @@ from mlff_sim.simulation.cadence import (
 from mlff_sim.simulation.clock import BASELINE_STEPS, predicted_speedup
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.state import State, maxwell_boltzmann
-from mlff_sim.structure import covalent_bonds, read_structure
+from mlff_sim.structure import check_free, covalent_bonds, per_atom, read_structure, repartitioned_masses
 from mlff_sim.units import FS, KB, MEV, PS
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ def predict(config: CadenceConfig, progress: Progress | None = None, *, timing: 
     atoms = read_structure(config.structure)
     if atoms.pbc.any():
         raise InputError(f"'{config.structure}' is periodic; runs are of molecules in vacuum, for now.")
+    check_free(atoms, f"'{config.structure}'")
+    per_atom(atoms, config.friction_per_ps, config.friction_by_element, "friction_per_ps")
+    if config.hydrogen_mass is not None:
+        atoms.set_masses(repartitioned_masses(atoms, covalent_bonds(atoms), config.hydrogen_mass))
     models = {key: load_model(name, atoms, Execution(device="cpu")) for key, name in names.items()}
     return Predictor(config, atoms, models["teacher"], models["student"], progress).cadence(timing)
 
@@ -250,9 +254,9 @@ class Predictor:
             self._mode_table(student, spectra),
             longest(steps, lambda s: s.heating.upper <= c.drift_limit),
             nvt := longest(steps, lambda s: max(e.upper for e in s.hot.values()) <= c.temperature_limit_K)
-            if c.friction_per_ps
+            if c.has_bath
             else None,
-            self._next_friction(steps, nvt) if c.friction_per_ps else None,
+            self._next_friction(steps, nvt) if c.has_bath and not c.friction_by_element else None,
         )
 
     def _step(
@@ -277,20 +281,20 @@ class Predictor:
             k * c.timestep_fs,
             _estimate(work.heating * per_atom),
             float(np.sqrt(work.walk.mean() * PS) / (MEV * n)),
-            {e: self._excess(v, len(self.groups[e])) for e, v in work.by_group.items()} if c.friction_per_ps else {},
+            {e: self._excess(v, e) for e, v in work.by_group.items()} if c.has_bath else {},
             float(np.mean([map_growth(w, d, outer) for w, d, _ in spectra])) * PS,
             100 * float(np.median([b.max() for b in bias])),
             speedup,
         )
 
-    def _excess(self, heating: Array, atoms: int, friction_per_ps: float | None = None) -> Estimate:
+    def _excess(self, heating: Array, element: str) -> Estimate:
         """How far an element runs above the bath, K: what is put in is what the friction takes out, 2 gamma (K - K0).
 
         The work grows in proportion to the energy of what it heats, so the excess is T x / (1 - x), with x = P / (3 N kT
         gamma); heat that leaks to other elements would lower it.
         """
-        gamma = (friction_per_ps or self.config.friction_per_ps) / PS
-        x = _estimate(heating / (3 * atoms * self.kT * gamma))
+        gamma = self.config.friction(element) / PS
+        x = _estimate(heating / (3 * len(self.groups[element]) * self.kT * gamma))
         if x.upper >= 1:
             return Estimate(np.inf if x.value >= 1 else self.config.temperature_K * x.value / (1 - x.value), np.inf)
         excess, upper = (self.config.temperature_K * y / (1 - y) for y in (x.value, x.upper))

@@ -171,6 +171,7 @@ class Production:
             "timing": asdict(self.timing) if self.timing else None,
             "streams": [stream.bit_generator.state for stream in s.bath.streams] if s.bath else [],
             "com_removed": self.writer.settings["com_removed"],
+            "tuning": self.writer.settings.get("tuning"),
         }
         saved: dict[str, Any] = {"positions": s.state.positions, "momenta": s.state.momenta, "heat": s.heat}
         saved |= {"residual_sum": self.residual_sum, "residual_steps": np.array(self.residual_steps)}
@@ -249,8 +250,9 @@ class Production:
             if t_b is not None:
                 calls = (s.forces.calls["student"] - before) / (steps * len(state.positions))
                 t_m = float(np.median([x["middle"] for x in samples])) if self.config.middle_steps else 0.0
-                between = t_m * self.config.k_steps / (self.config.middle_steps or 1)
-                speedup = predicted_speedup(self.config.k_steps, t_b, t_e + between, t_c, calls)
+                between = t_m * self.config.inner_steps / (self.config.middle_steps or 1)
+                made = self.config.proposal_steps or 1
+                speedup = predicted_speedup(self.config.inner_steps, t_b, t_e + between, t_c, calls, made)
             timing = Timing(1e3 * t_e, 1e6 * t_c, None if t_b is None else 1e3 * t_b, speedup)
         except (NonFinite, RuntimeError):
             pass  # production will meet the same fault and name its step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from mlff_sim.acceleration import Execution
 from mlff_sim.errors import InputError, SimulationStopped
 from mlff_sim.forces import Array, ForceProvider
+from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.registry import load_model, resolve, student_name
@@ -20,9 +21,10 @@ from mlff_sim.progress import Progress, Silent
 from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settings, versions
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.clock import Baseline
-from mlff_sim.simulation.config import RunConfig
+from mlff_sim.simulation.config import AUTO, RunConfig
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.production import Production
+from mlff_sim.simulation.tuning import choose, jumps, ladder, unit_steps
 from mlff_sim.state import State, at_rest, maxwell_boltzmann
 from mlff_sim.structure import check_free, covalent_bonds, per_atom, read_structures, repartitioned_masses
 
@@ -69,6 +71,12 @@ class Run:
         self.replicas = config.replicas or len(frames)
         for frame in frames:
             check_free(frame, f"'{config.structure}'")
+        if config.teacher_workers > self.replicas:
+            raise InputError(
+                f"teacher_workers = {config.teacher_workers} for {self.replicas} replica{'s' * (self.replicas > 1)}: "
+                f"a replica is evaluated in one process; use at most {self.replicas}."
+            )
+        self.ladder = ladder(config, self.replicas) if config.k_steps == AUTO else None
         self.bonds = covalent_bonds(self.atoms)
         if config.hydrogen_mass is not None:
             _repartition(frames, self.bonds, config.hydrogen_mass)
@@ -87,7 +95,8 @@ class Run:
         if alone:
             how["teacher"] = how["student"]
         self.providers: dict[str, ForceProvider] = {
-            key: load_model(name, self.atoms, how[key]) for key, name in names.items()
+            key: load_model(name, self.atoms, how[key], config.teacher_workers if key == "teacher" else 1)
+            for key, name in names.items()
         }
         self.mollifier = None
         if config.scheme == "mollified":
@@ -136,9 +145,8 @@ class Run:
             "version": VERSION,
             "kind": "hybrid" if config.student else "md",
             **asdict(config),
-            "every": config.frame_steps,
             "replicas": self.replicas,
-            "outer_step_fs": config.outer_step_fs,
+            **_layout(config),
             "com_removed": self.com_removed,
             "structure": {
                 "file": config.structure,
@@ -148,7 +156,7 @@ class Run:
                 "bonds": self.bonds,
             },
             "config": {
-                **asdict(config),
+                **config.decisive,
                 "hashes": hashes,
                 "numbers": numbers,
                 "positions_A": self.start.positions.round(6).sum(),
@@ -168,14 +176,17 @@ class Run:
         bath = None
         if ensemble == "nvt":
             bath = self._bath(seed)
+        # Where the length of trajectories is tuned, they are repetitions of the shortest.
+        k = config.k_steps if isinstance(config.k_steps, int) else unit_steps(config.timestep_fs)
         dynamics = Dynamics(
             config.scheme,
             config.timestep_fs,
-            config.k_steps,
+            k,
             compile,
             config.amp,
             config.integrator,
             config.middle_steps,
+            config.proposal_steps,
         )
         return assemble(dynamics, self.providers, self.masses, state, bath, self.mollifier)
 
@@ -199,8 +210,12 @@ class Run:
         stepper = self._stepper(config.ensemble, self.start, config.seed, config.compile)
         production = Production(config, stepper, self.writer, self.progress, baseline)
         try:
-            if saved is None:
+            if isinstance(stepper, Metropolis) and config.k_steps == AUTO:
+                tuning = json.loads(str(saved["json"]))["tuning"] if saved else self._tune(stepper)
+                production.config = self._settle(stepper, tuning)
+            elif saved is None:
                 self._equilibrate(stepper)
+            if saved is None:
                 production.begin()
             else:
                 production.restore(saved)
@@ -212,6 +227,41 @@ class Run:
             raise
         self.writer.finish("finished", None, production.summary())
         return "finished"
+
+    def _tune(self, stepper: Metropolis) -> dict[str, Any]:
+        """The warm-up in which trajectories of several lengths are tried; leaves the stepper at the start of production."""
+        config, rungs, bath = self.config, self.ladder, stepper.bath
+        assert rungs is not None
+        stepper.bath = self._bath(config.seed + EQUILIBRATION)
+        guard = Guard(self.masses, self.start, config.temperature_K, com_removed=config.remove_com)
+        accepted, jumped = (np.zeros((rungs.sweeps, len(rungs.multiples))) for _ in range(2))
+        for sweep in range(rungs.sweeps):
+            for i, stepper.steps in enumerate(rungs.multiples):
+                before, count = stepper.state.positions, stepper.accepted
+                self._warm(guard, stepper, sweep * len(rungs.multiples) + i + 1)
+                accepted[sweep, i] = (stepper.accepted - count).mean()
+                jumped[sweep, i] = jumps(before, stepper.state.positions).mean()
+            self.progress.update(sweep + 1, rungs.sweeps, "equilibration, tuning k")
+        stepper.forces.reset()
+        stepper.restart(stepper.state, bath)
+        return choose(rungs, accepted, jumped)
+
+    def _settle(self, stepper: Metropolis, tuning: dict[str, Any]) -> RunConfig:
+        """Freeze the length that was chosen, and say so in run.json."""
+        stepper.steps = tuning["k_steps"] // unit_steps(self.config.timestep_fs)
+        settled = replace(self.config, k_steps=tuning["k_steps"])
+        self.writer.settings |= {**_layout(settled), "tuning": tuning}
+        self.writer.open()
+        return settled
+
+    def _warm(self, guard: Guard, stepper: Stepper, step: int) -> None:
+        """One step before production."""
+        try:
+            guard.advance(stepper, step)
+        except SimulationStopped as stop:
+            raise SimulationStopped(
+                stop.rule, step, stop.replica, stop.atom, f"during equilibration, {stop.detail}"
+            ) from stop
 
     def _equilibrate(self, stepper: Stepper) -> None:
         """NVT with the same models before production; leaves the stepper at the start of production."""
@@ -227,12 +277,7 @@ class Run:
             warm = self._stepper("nvt", self.start, seed, compile=False)  # too short to be worth compiling
         guard = Guard(self.masses, self.start, config.temperature_K, com_removed=config.remove_com)
         for step in range(1, steps + 1):
-            try:
-                guard.advance(warm, step)
-            except SimulationStopped as stop:
-                raise SimulationStopped(
-                    stop.rule, step, stop.replica, stop.atom, f"during equilibration, {stop.detail}"
-                ) from stop
+            self._warm(guard, warm, step)
             self.progress.update(step - steps, config.outer_steps, "equilibration")
         state = warm.state
         if config.ensemble == "nve":
@@ -252,6 +297,13 @@ def _repartition(frames: list[Atoms], bonds: list[tuple[int, int]], hydrogen_mas
             new = p * np.sqrt(masses / old)[:, None]
             was_still = np.abs(p.sum(axis=0)).max() < 1e-6 * np.abs(p).max()
             frame.set_momenta(at_rest(new, masses) if was_still else new)
+
+
+def _layout(config: RunConfig) -> dict[str, Any]:
+    """What of the settings depends on the length of an outer step."""
+    if config.k_steps == AUTO:
+        return {"every": None, "outer_step_fs": None}
+    return {"k_steps": config.k_steps, "every": config.frame_steps, "outer_step_fs": config.outer_step_fs}
 
 
 def _limit_threads(n_atoms: int) -> None:

@@ -154,6 +154,7 @@ class RunAssessment:
             "nve": self.drift.verdict if self.drift else None,
             "temperature": self.temperatures.verdict if self.temperatures else None,
             "rdf": self.rdf.verdict if self.rdf else None,
+            "ghmc": self.ghmc.verdict if self.ghmc else None,
         }
 
     @property
@@ -347,6 +348,11 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
     if ghmc is not None and not ghmc.acceptance:
         notes.append(
             "No proposal was accepted, so nothing was sampled; take fewer or shorter steps, or a better student."
+        )
+    if (settings.get("tuning") or {}).get("longest"):
+        notes.append(
+            f"Of the trajectories tried, the longest was best (k_steps = {settings['k_steps']}); with a longer "
+            "equilibrate_ps, longer ones would be tried."
         )
     return RunAssessment(
         name=Path(run.folder).name,

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlff_sim.forces import Array
 from mlff_sim.validation.sampling import effective_samples, student_t
+from mlff_sim.validation.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class MonteCarlo:
     proposals: int
     effective: Mapping[str, float]
     wall_s: float | None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """INCONCLUSIVE where nothing was accepted, and so nothing sampled but momenta; a rate as such is not judged."""
+        return None if self.acceptance else Verdict.INCONCLUSIVE
 
     @property
     def slowest(self) -> str:

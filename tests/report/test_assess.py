@@ -26,8 +26,8 @@ def test_a_sound_study_passes(teacher: FakeRun) -> None:
     a = assess([make_run("nve", seed=1), make_run("nvt", rows=2000)], teacher)
     assert a.verdict is Verdict.PASS
     nve, nvt = a.runs
-    assert nve.parts == {"ended": None, "nve": Verdict.PASS, "temperature": None, "rdf": None}
-    assert nvt.parts == {"ended": None, "nve": None, "temperature": Verdict.PASS, "rdf": Verdict.PASS}
+    assert nve.parts == {"ended": None, "nve": Verdict.PASS, "temperature": None, "rdf": None, "ghmc": None}
+    assert nvt.parts == {"ended": None, "nve": None, "temperature": Verdict.PASS, "rdf": Verdict.PASS, "ghmc": None}
     assert a.main is nvt
     assert a.notes == ()
     assert nvt.speed is not None
