@@ -38,6 +38,15 @@ def kinetic_energy(momenta: Array, masses: Array) -> Array:
     return kinetic
 
 
+def at_rest(momenta: Array, masses: Array) -> Array:
+    """Momenta (..., n, 3) without the motion of the centre of mass: p_i - m_i P / M.
+
+    Projected Gaussians have the canonical distribution conditioned on zero total momentum.
+    """
+    still: Array = momenta - masses[:, None] * (momenta.sum(axis=-2, keepdims=True) / masses.sum())
+    return still
+
+
 def maxwell_boltzmann(masses: Array, temperature_K: float, rng: np.random.Generator, *, remove_com: bool) -> Array:
     """Draw momenta (n, 3) of the canonical ensemble; optionally without centre-of-mass motion.
 
@@ -45,7 +54,7 @@ def maxwell_boltzmann(masses: Array, temperature_K: float, rng: np.random.Genera
     has 3n - 3 degrees of freedom; it is not rescaled, so the kinetic energy keeps its fluctuations.
     """
     p = rng.standard_normal((len(masses), 3)) * np.sqrt(KB * temperature_K * masses)[:, None]
-    return p - masses[:, None] * (p.sum(axis=0) / masses.sum()) if remove_com else p
+    return at_rest(p, masses) if remove_com else p
 
 
 def temperature_by_group(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from itertools import groupby
 from pathlib import Path
@@ -93,6 +93,20 @@ def check_structure(atoms: Atoms, source: str = "structure") -> None:
             )
 
 
+def check_free(atoms: Atoms, source: str = "structure") -> None:
+    """Refuse what dynamics of all atoms would pass over in silence: constraints, and sites that are no atoms.
+
+    Raises:
+        InputError: naming the kinds of constraints, or the first site (counted from 0).
+    """
+    if atoms.constraints:
+        kinds = ", ".join(sorted({type(c).__name__ for c in atoms.constraints}))
+        raise InputError(f"{source}: dynamics knows no constraints, and the atoms have {kinds}; remove them.")
+    sites = np.flatnonzero(atoms.numbers == 0)
+    if sites.size:
+        raise InputError(f"{source}: atom {sites[0]} (X) is a virtual site, and dynamics knows atoms only; remove it.")
+
+
 def check_cell(cell: NDArray[np.float64], pbc: Sequence[bool], n_atoms: int) -> None:
     """Refuse a cell (3, 3) that is missing along a periodic direction, not independent, or no room for its atoms.
 
@@ -144,6 +158,51 @@ def charge_and_spin(atoms: Atoms) -> tuple[int, int]:
     if spin > electrons + 1:
         raise InputError(f"spin = {spin} needs {spin - 1} unpaired electrons; {formula} has {electrons} in all.")
     return charge, spin
+
+
+def repartitioned_masses(atoms: Atoms, bonds: Iterable[tuple[int, int]], hydrogen_mass: float) -> NDArray[np.float64]:
+    """Masses in u, shape (n,), with each hydrogen at `hydrogen_mass`, taken from the atom it is bonded to.
+
+    That is OpenMM's `hydrogenMass` (Feenstra, Hess & Berendsen, J. Comput. Chem. 20, 786 (1999),
+    doi:10.1002/(SICI)1096-987X(199906)20:8<786::AID-JCC5>3.0.CO;2-B). Total mass is kept; a hydrogen with several
+    heavier neighbours takes from the first, one with none stays what it is.
+
+    Raises:
+        InputError: no hydrogen has a heavier neighbour, or one of these would be left lighter than ordinary hydrogen.
+    """
+    from ase.data import atomic_masses
+
+    masses: NDArray[np.float64] = atoms.get_masses()
+    moved = set()
+    for pair in bonds:
+        heavy, h = sorted(pair, key=lambda i: atoms.numbers[i], reverse=True)
+        if atoms.numbers[h] == 1 < atoms.numbers[heavy] and h not in moved:
+            masses[heavy] -= hydrogen_mass - masses[h]
+            masses[h] = hydrogen_mass
+            moved.add(h)
+            if masses[heavy] < atomic_masses[1]:
+                raise InputError(
+                    f"hydrogen_mass = {hydrogen_mass:g} u leaves {masses[heavy]:.3g} u or less to atom {heavy} "
+                    f"({atoms.symbols[heavy]}), less than a hydrogen has; take less, 3 is usual."
+                )
+    if not moved:
+        raise InputError(f"hydrogen_mass = {hydrogen_mass:g} needs X-H bonds to take from, and the atoms have none.")
+    return masses
+
+
+def per_atom(atoms: Atoms, value: float, by_element: Mapping[str, float], name: str) -> float | NDArray[np.float64]:
+    """One value for all atoms, or, where some elements have their own, of each, shape (n,).
+
+    Raises:
+        InputError: the structure has no atom of a named element.
+    """
+    if not by_element:
+        return value
+    symbols = atoms.get_chemical_symbols()
+    for element in by_element:
+        if element not in symbols:
+            raise InputError(f"{name} is given for {element}; the structure is {atoms.get_chemical_formula('hill')}.")
+    return np.array([by_element.get(s, value) for s in symbols])
 
 
 def check_elements(numbers: Sequence[int], known: Sequence[int], source: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from mlff_sim.integrators.schemes import (
     baoab,
     is_symmetric,
     merged,
+    obabo,
     only,
     respa,
     scaled,
@@ -24,9 +26,17 @@ from mlff_sim.integrators.schemes import (
     verlet,
 )
 
-SCHEMES = {"verlet": verlet("f"), "baoab": baoab("f")} | {
-    f"respa-{inner.__name__}-{k}": respa("slow", inner("fast"), k) for inner in (verlet, baoab) for k in range(1, 8)
-}
+INNER = (verlet, baoab, obabo)
+SCHEMES = (
+    {inner.__name__: inner("f") for inner in INNER}
+    | {f"respa-{inner.__name__}-{k}": respa("slow", inner("fast"), k) for inner in INNER for k in range(1, 8)}
+    | {
+        f"three-{inner.__name__}-{m}-{k}": respa("slow", respa("middle", inner("fast"), m), k)
+        for inner in INNER
+        for m in (1, 2, 5)
+        for k in (1, 3, 4)
+    }
+)
 schemes = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES.keys())
 
 
@@ -59,7 +69,7 @@ def test_merging_does_less_work() -> None:
     assert len(kicks) == 6
 
 
-@pytest.mark.parametrize("inner", [verlet, baoab])
+@pytest.mark.parametrize("inner", INNER)
 @pytest.mark.parametrize("k", range(1, 8))
 def test_respa_calls_the_slow_force_at_the_ends_only(inner: object, k: int) -> None:
     """Between two half kicks of the slow force lie k inner steps and nothing else."""
@@ -74,6 +84,23 @@ def test_the_named_schemes_are_the_published_ones() -> None:
     kick, drift = (Kick("f"), half), (Drift(), half)
     assert verlet("f") == (kick, (Drift(), whole), kick)
     assert baoab("f") == (kick, drift, (Bath(), whole), drift, kick)
+    assert obabo("f") == ((Bath(), half), kick, (Drift(), whole), kick, (Bath(), half))
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_three_levels_ask_each_force_as_often_as_they_say(inner: Callable[[str], Scheme]) -> None:
+    """Six inner steps, the middle force every two, the slow one at the ends: 1 + 1, 3 + 1 and 6 + 3 kicks of theirs.
+
+    Kicks of the fast force meet at the points where the middle one acts, but the middle kick stands between them.
+    """
+    scheme = merged(respa("slow", respa("middle", inner("fast"), 2), 3))
+    kicks = [flow.force for flow, _ in scheme if isinstance(flow, Kick)]
+    counts = {name: kicks.count(name) for name in ("slow", "middle", "fast")}
+    fast = 12 if inner is obabo else 9  # there a bath stands between the kicks, too
+    assert counts == {"slow": 2, "middle": 4, "fast": fast}
+    assert kicks[:2] == ["slow", "middle"] and kicks[-2:] == ["middle", "slow"]
+    moves = sum(isinstance(flow, Drift) for flow, _ in scheme)
+    assert moves == (12 if inner is baoab else 6)
 
 
 def test_symmetry_is_not_granted_to_everything() -> None:

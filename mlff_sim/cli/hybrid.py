@@ -34,7 +34,7 @@ def hybrid(
     ] = None,
     duration_ps: o.DurationPs = 10.0,
     temperature_K: o.TemperatureK = 300.0,
-    friction_per_ps: o.FrictionPerPs = 1.0,
+    friction_per_ps: o.FrictionPerPs = "1",
     equilibrate_ps: o.EquilibratePs = 0.0,
     every: o.Every = None,
     replicas: o.Replicas = None,
@@ -51,9 +51,22 @@ def hybrid(
             "accepting trajectories of K student steps, which samples its ensemble exactly and has no time.",
         ),
     ] = "respa",
+    middle: Annotated[
+        str | None,
+        typer.Option("--middle", metavar="NAME", help="A third model between the two, for --scheme respa."),
+    ] = None,
+    middle_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--middle-steps", metavar="M", help="Inner student steps per call of the middle model; divides K."
+        ),
+    ] = None,
     resume: o.Resume = False,
     compile: o.Compile = True,
     compile_teacher: o.CompileTeacher = False,
+    integrator: o.Integrator = "baoab",
+    remove_com: o.RemoveCom = False,
+    hydrogen_mass: o.HydrogenMass = None,
     amp: o.Amp = False,
 ) -> int:
     r"""Run two-model dynamics: K student steps per teacher call, K + U_teacher conserved.
@@ -83,6 +96,7 @@ def hybrid(
     else:
         assert k_steps is not None
         k = k_steps
+    friction, by_element = o.friction(friction_per_ps)
     config = RunConfig(
         structure=structure,
         teacher=teacher,
@@ -92,15 +106,21 @@ def hybrid(
         k_steps=k,
         duration_ps=duration_ps,
         temperature_K=temperature_K,
-        friction_per_ps=friction_per_ps,
+        friction_per_ps=friction,
+        friction_by_element=by_element,
         equilibrate_ps=equilibrate_ps,
         every=every,
         replicas=replicas,
         seed=seed,
         baseline=baseline,
         scheme=scheme,
+        middle=middle,
+        middle_steps=middle_steps,
         compile=compile,
         compile_teacher=compile_teacher,
+        integrator=integrator,
+        remove_com=remove_com,
+        hydrogen_mass=hydrogen_mass,
         amp=amp,
     )
     return o.carry_out(config, out, resume)

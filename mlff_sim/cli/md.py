@@ -18,7 +18,7 @@ def md(
     timestep_fs: o.TimestepFs = 0.5,
     duration_ps: o.DurationPs = 10.0,
     temperature_K: o.TemperatureK = 300.0,
-    friction_per_ps: o.FrictionPerPs = 1.0,
+    friction_per_ps: o.FrictionPerPs = "1",
     equilibrate_ps: o.EquilibratePs = 0.0,
     every: o.Every = None,
     replicas: o.Replicas = None,
@@ -26,6 +26,9 @@ def md(
     resume: o.Resume = False,
     compile: o.Compile = True,
     compile_teacher: o.CompileTeacher = False,
+    integrator: o.Integrator = "baoab",
+    remove_com: o.RemoveCom = False,
+    hydrogen_mass: o.HydrogenMass = None,
 ) -> int:
     """Run velocity Verlet (nve) or BAOAB (nvt) with one model: the baseline, and useful alone.
 
@@ -33,6 +36,7 @@ def md(
 
       mlff-sim md --model gfn2-xtb --structure ethanol --ensemble nve --duration-ps 10 --out runs/ethanol-nve
     """
+    friction, by_element = o.friction(friction_per_ps)
     config = RunConfig(
         structure=structure,
         teacher=model,
@@ -40,12 +44,16 @@ def md(
         timestep_fs=timestep_fs,
         duration_ps=duration_ps,
         temperature_K=temperature_K,
-        friction_per_ps=friction_per_ps,
+        friction_per_ps=friction,
+        friction_by_element=by_element,
         equilibrate_ps=equilibrate_ps,
         every=every,
         replicas=replicas,
         seed=seed,
         compile=compile,
         compile_teacher=compile_teacher,
+        integrator=integrator,
+        remove_com=remove_com,
+        hydrogen_mass=hydrogen_mass,
     )
     return o.carry_out(config, out, resume)

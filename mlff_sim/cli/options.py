@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mlff_sim.cli.console import FAIL, PASS, out, progress_bar
-from mlff_sim.errors import SimulationStopped
+from mlff_sim.errors import InputError, SimulationStopped
 from mlff_sim.simulation import RunConfig
 
 Structure = Annotated[
@@ -25,7 +25,29 @@ Ensemble = Annotated[
 TimestepFs = Annotated[float, typer.Option("--timestep-fs", help="Inner time step.")]
 DurationPs = Annotated[float, typer.Option("--duration-ps", help="Length of production.")]
 TemperatureK = Annotated[float, typer.Option("--temperature-K", help="Bath, and velocities that are drawn.")]
-FrictionPerPs = Annotated[float, typer.Option("--friction-per-ps", help="Langevin friction.")]
+FrictionPerPs = Annotated[
+    str,
+    typer.Option("--friction-per-ps", metavar="G[,EL=G]", help="Langevin friction; '5,H=20' gives an element its own."),
+]
+Integrator = Annotated[
+    str,
+    typer.Option(
+        "--integrator",
+        metavar="baoab|obabo",
+        help="Langevin splitting: unbiased positions (baoab) or momenta (obabo) in the harmonic limit.",
+    ),
+]
+RemoveCom = Annotated[
+    bool, typer.Option("--remove-com", help="Keep the centre of mass at rest: 3 degrees of freedom fewer.")
+]
+HydrogenMass = Annotated[
+    float | None,
+    typer.Option(
+        "--hydrogen-mass",
+        metavar="U",
+        help="Mass of hydrogens, taken from the atoms they are bonded to; 3 allows longer steps. Ensembles stay, times do not.",
+    ),
+]
 EquilibratePs = Annotated[float, typer.Option("--equilibrate-ps", help="NVT before production, not recorded.")]
 Every = Annotated[
     int | None,
@@ -48,6 +70,22 @@ CompileTeacher = Annotated[
     ),
 ]
 Amp = Annotated[bool, typer.Option("--amp", help="bfloat16 products in the student's hidden layers.")]
+
+
+def friction(text: str) -> tuple[float, dict[str, float]]:
+    """Friction for all, and of elements that have their own, from "5" or "5,H=20,O=2".
+
+    Raises:
+        InputError: anything else, or an element twice.
+    """
+    first, *rest = text.split(",")
+    try:
+        own = {element.strip(): float(value) for element, value in (part.split("=") for part in rest)}
+        if len(own) == len(rest):
+            return float(first), own
+    except ValueError:
+        pass
+    raise InputError(f"--friction-per-ps '{text}' is no friction; write for instance 5, or 5,H=20.")
 
 
 def carry_out(config: RunConfig, folder: Path, resume: bool, against: Path | None = None) -> int:

@@ -20,6 +20,7 @@ from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, ForceProvider
 from mlff_sim.models.checkpoint import save_student
 from mlff_sim.progress import Progress, Silent
+from mlff_sim.structure import check_free
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -384,10 +385,11 @@ def distill(
         progress: told seconds of the budget spent.
 
     Raises:
-        InputError: a periodic structure, or a work folder of other settings.
+        InputError: a periodic or constrained structure, or a work folder of other settings.
     """
     if atoms.pbc.any():
         raise InputError("this student describes molecules in vacuum; the structure is periodic.")
+    check_free(atoms)
     if len(atoms) < 3:
         raise InputError(f"the structure has {len(atoms)} atoms; a student needs at least 3.")
     folder = Path(f"{out}.work")

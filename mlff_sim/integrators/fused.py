@@ -63,11 +63,11 @@ class FusedStepper(Stepper):
         self.compiled = compile
         student.network.autocast = amp
         self.program: list[tuple[Scheme, Segment | None, int, int]] = []
+        compiled: dict[Scheme, Segment] = {}  # with several slow forces the same piece comes back between their kicks
         for is_slow, group in groupby(
             self.scheme, key=lambda item: isinstance(item[0], Kick) and item[0].force != fast
         ):
             flows = tuple(group)
-            compiled: dict[Scheme, Segment] = {}
             for piece in [flows] if is_slow else _pieces(flows):
                 if is_slow or not any(isinstance(flow, Drift) for flow, _ in piece):
                     self.program.append((piece, None, 0, 0))
@@ -79,15 +79,17 @@ class FusedStepper(Stepper):
 
     def _segment(self, flows: Scheme) -> Segment:
         network, mass = self.student.network, torch.from_numpy(self.masses)[:, None]
-        inverse, root = 1.0 / mass, mass.sqrt()
+        inverse, root, share = 1.0 / mass, mass.sqrt(), mass / mass.sum()
+        still = self.bath is not None and self.bath.remove_com
         mollifier = self.forces.mollifier
         bonds = (torch.from_numpy(mollifier.parent), torch.from_numpy(mollifier.length)) if mollifier else ()
-        steps: list[tuple[Flow, float, float]] = []
+        steps: list[tuple[Flow, float | Tensor, float | Tensor]] = []
         for flow, fraction in flows:
             t = self.timestep * float(fraction)
             if isinstance(flow, Bath):
                 assert self.bath is not None
-                steps.append((flow, *self.bath.coefficients(t)))
+                c, s = (v if isinstance(v, float) else torch.from_numpy(v) for v in self.bath.coefficients(t))
+                steps.append((flow, c, s))
             else:
                 steps.append((flow, t, 0.0))
 
@@ -106,6 +108,8 @@ class FusedStepper(Stepper):
                     stale = True
                 else:
                     new = a * p + b * (root * noise[draw])
+                    if still:
+                        new = new - share * new.sum(1, keepdim=True)
                     heat = heat + 0.5 * ((new * new - p * p) * inverse).sum((1, 2))
                     p, draw = new, draw + 1
             # What the slow kick asks for next: the student at A(x).

@@ -78,8 +78,21 @@ def baoab(force: str) -> Scheme:
     return strang(only(Kick(force)), strang(only(Drift()), only(Bath())))
 
 
+def obabo(force: str) -> Scheme:
+    """Langevin dynamics with the bath outside, Bussi & Parrinello, Phys. Rev. E 75, 056707 (2007).
+
+    doi:10.1103/PhysRevE.75.056707. In the harmonic limit momenta are sampled without bias, and positions with one of
+    second order; BAOAB has it the other way round.
+    """
+    return strang(only(Bath()), verlet(force))
+
+
 def respa(slow: str, inner: Scheme, k: int) -> Scheme:
-    """Reversible RESPA, Tuckerman, Berne & Martyna, J. Chem. Phys. 97, 1990 (1992), doi:10.1063/1.463137."""
+    """Reversible RESPA, Tuckerman, Berne & Martyna, J. Chem. Phys. 97, 1990 (1992), doi:10.1063/1.463137.
+
+    The inner scheme may itself be one: `respa("slow", respa("middle", verlet("fast"), 2), 3)` kicks with the slow
+    force every six steps and with the middle one every two.
+    """
     return strang(only(Kick(slow)), substeps(inner, k))
 
 

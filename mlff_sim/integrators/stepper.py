@@ -9,7 +9,7 @@ import numpy as np
 from mlff_sim.forces import Array
 from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.integrators.schemes import Bath, Drift, Flow, Kick, Scheme, merged
-from mlff_sim.state import State, kinetic_energy
+from mlff_sim.state import State, at_rest, kinetic_energy
 from mlff_sim.units import KB, PS
 
 
@@ -18,24 +18,40 @@ class Langevin:
 
     Args:
         temperature_K: target.
-        friction_per_ps: rate at which momenta are forgotten.
+        friction_per_ps: rate at which momenta are forgotten, of all atoms or of each, shape (n,).
         seed: of the run; replica r draws from the stream (seed, r).
         replicas: number of streams.
+        remove_com: act on momenta relative to the centre of mass, whose own motion is removed. With one friction for
+            all atoms that is the exact step of the process conditioned on zero total momentum; else there is none.
     """
 
-    def __init__(self, temperature_K: float, friction_per_ps: float, seed: int, replicas: int) -> None:
+    def __init__(
+        self,
+        temperature_K: float,
+        friction_per_ps: float | Array,
+        seed: int,
+        replicas: int,
+        *,
+        remove_com: bool = False,
+    ) -> None:
         """Open the streams."""
-        self.kT, self.friction = KB * temperature_K, friction_per_ps / PS
+        if remove_com and np.ndim(friction_per_ps):
+            raise ValueError("remove_com needs one friction for all atoms.")
+        self.kT, self.friction, self.remove_com = KB * temperature_K, friction_per_ps / PS, remove_com
         self.streams = [np.random.Generator(np.random.PCG64([seed, 1, r])) for r in range(replicas)]
 
     def noise(self, draws: int, n_atoms: int) -> Array:
         """Unit normal numbers of shape (draws, replicas, n, 3), draw after draw from each stream."""
         return np.stack([s.standard_normal((draws, n_atoms, 3)) for s in self.streams], axis=1)
 
-    def coefficients(self, t: float) -> tuple[float, float]:
-        """Decay c = exp(-gamma t) and sqrt((1 - c^2) kT): p -> c p + sqrt((1 - c^2) kT m) xi."""
-        c = float(np.exp(-self.friction * t))
-        return c, float(np.sqrt((1.0 - c * c) * self.kT))
+    def coefficients(self, t: float) -> tuple[float | Array, float | Array]:
+        """Decay c = exp(-gamma t) and sqrt((1 - c^2) kT): p -> c p + sqrt((1 - c^2) kT m) xi.
+
+        Numbers, or where each atom has a friction of its own, arrays of shape (n, 1).
+        """
+        c = np.exp(-self.friction * t)
+        s = np.sqrt((1.0 - c * c) * self.kT)
+        return (c[:, None], s[:, None]) if np.ndim(c) else (float(c), float(s))
 
 
 class Stepper:
@@ -106,5 +122,7 @@ class Stepper:
             assert self.bath is not None
             c, s = self.bath.coefficients(t)
             new = c * p + s * np.sqrt(self.masses)[:, None] * self.bath.noise(1, p.shape[1])[0]
+            if self.bath.remove_com:
+                new = at_rest(new, self.masses)
             self.heat = self.heat + kinetic_energy(new, self.masses) - kinetic_energy(p, self.masses)
             self.state = State(x, new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.config import RunConfig
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.state import State
-from mlff_sim.structure import covalent_bonds
+from mlff_sim.structure import check_free, covalent_bonds, per_atom
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -34,7 +35,8 @@ class HybridDynamics(MolecularDynamics):
     that answers from the last outer point without another call, and asks the teacher anywhere else.
 
     Args:
-        atoms: a molecule in vacuum, with momenta; they are advanced in place. Constraints are refused.
+        atoms: a molecule in vacuum, with momenta; they are advanced in place, with the masses they have now.
+            Constraints are refused.
         timestep: *inner* time step in ASE's units, e.g. `0.5 * units.fs`.
         student: cheap model: a student file, a registry name, a module or a `ForceProvider`.
         teacher: expensive model: the same, or None for the calculator the atoms have.
@@ -42,7 +44,11 @@ class HybridDynamics(MolecularDynamics):
         scheme: "respa", "mollified" or "ghmc"; see `RunConfig`.
         temperature_K: of a Langevin bath; None for constant energy.
         friction_per_ps: of the bath.
+        friction_by_element, remove_com, integrator: more of the bath; see `RunConfig`. For constant energy, ASE's
+            `Stationary(atoms)` removes the motion of the centre of mass for good.
         seed: of the bath.
+        middle: a model between the two, asked every `middle_steps`; see `RunConfig`.
+        middle_steps: its inner steps.
         compile: compile the student's inner loop.
         options: of `MolecularDynamics`: `trajectory`, `logfile`, `loginterval`.
 
@@ -65,13 +71,18 @@ class HybridDynamics(MolecularDynamics):
         scheme: str = "respa",
         temperature_K: float | None = None,
         friction_per_ps: float = 1.0,
+        friction_by_element: Mapping[str, float] | None = None,
+        remove_com: bool = False,
+        integrator: str = "baoab",
         seed: int = 0,
+        middle: Any = None,
+        middle_steps: int | None = None,
         compile: bool = True,
         **options: Any,
     ) -> None:
         """Check, load the models, and be ready at the atoms' state; nothing is evaluated yet."""
         inner_fs = timestep / units.fs
-        RunConfig(  # checks what the two have in common
+        config = RunConfig(  # checks what the two have in common
             "atoms",
             "teacher",
             "student",
@@ -81,10 +92,18 @@ class HybridDynamics(MolecularDynamics):
             duration_ps=1e6,
             temperature_K=300.0 if temperature_K is None else temperature_K,
             friction_per_ps=friction_per_ps,
+            friction_by_element=friction_by_element or {},
+            remove_com=remove_com,
+            integrator=integrator,
             seed=seed,
             scheme=scheme,
+            middle=None if middle is None else "middle",
+            middle_steps=middle_steps,
         )
         _check(atoms)
+        friction = per_atom(atoms, friction_per_ps, config.friction_by_element, "friction_per_ps")
+        if remove_com and (temperature_K is None or len(atoms) == 1):
+            raise InputError("remove_com is the bath's, of several atoms: give temperature_K, or use ASE's Stationary.")
         if teacher is None and atoms.calc is None:
             raise InputError("which teacher? Give teacher=..., or attach a calculator to the atoms.")
         if teacher is None and isinstance(atoms.calc, OuterPoint):
@@ -100,6 +119,8 @@ class HybridDynamics(MolecularDynamics):
             "student": bind(student, atoms, Execution(device="cpu")),
             "teacher": bind(teacher, atoms),
         }
+        if middle is not None:
+            providers["middle"] = bind(student_name(middle) if isinstance(middle, str) else middle, atoms)
         masses = atoms.get_masses()
         mollifier = None
         if scheme == "mollified":
@@ -107,11 +128,13 @@ class HybridDynamics(MolecularDynamics):
             mollifier = Mollifier(atoms.numbers.tolist(), covalent_bonds(atoms), at_rest)
             if not len(mollifier.hydrogens):
                 raise InputError("scheme 'mollified' needs X-H bonds and the atoms have none; use 'respa'.")
-        bath = None if temperature_K is None else Langevin(temperature_K, friction_per_ps, seed, 1)
+        bath = None
+        if temperature_K is not None:
+            bath = Langevin(temperature_K, friction, seed, 1, remove_com=remove_com)
         state = _state(atoms)
-        dynamics = Dynamics(scheme, inner_fs, k_steps, compile)
+        dynamics = Dynamics(scheme, inner_fs, k_steps, compile, integrator=integrator, middle_steps=middle_steps)
         self.stepper = assemble(dynamics, providers, masses, state, bath, mollifier)
-        self._guard = Guard(masses, state, 300.0 if temperature_K is None else temperature_K)
+        self._guard = Guard(masses, state, config.temperature_K, com_removed=remove_com)
         super().__init__(atoms, k_steps * timestep, **options)
         atoms.calc = OuterPoint(self.stepper)
 
@@ -138,7 +161,8 @@ class HybridDynamics(MolecularDynamics):
             self.stepper.forces.move(now.positions)
         if self._guard.temperature(now) > self._guard.temperature(before):
             # They were heated on purpose.
-            warmer = Guard(self.stepper.masses, now, 0.0)
+            com_removed = self.stepper.bath is not None and self.stepper.bath.remove_com
+            warmer = Guard(self.stepper.masses, now, 0.0, com_removed=com_removed)
             self._guard = max(self._guard, warmer, key=lambda guard: guard.limit_K)
 
 
@@ -182,9 +206,7 @@ def _check(atoms: Atoms) -> None:
     """Refuse what would go unnoticed by the engine."""
     if atoms.pbc.any():
         raise InputError("HybridDynamics is for molecules in vacuum, for now; the atoms are periodic.")
-    if atoms.constraints:
-        kinds = ", ".join(sorted({type(c).__name__ for c in atoms.constraints}))
-        raise InputError(f"HybridDynamics knows no constraints, and the atoms have {kinds}; remove them.")
+    check_free(atoms, "HybridDynamics")
 
 
 def _state(atoms: Atoms) -> State:

@@ -156,6 +156,16 @@ def _reported(run: RunAssessment) -> Iterator[Row]:
             None,
             "Mollified: the teacher is asked with these bonds at fixed lengths. Conserved is K + U_student(x) + (U_teacher - U_student)(A(x)).",
         )
+    heavy = run.settings.get("hydrogen_mass")
+    if heavy:
+        yield Row(
+            "Mass of hydrogens",
+            f"{heavy:g} u",
+            "",
+            None,
+            "Taken from the atoms they are bonded to. What is sampled stays the same; hydrogens move more slowly, so that "
+            "times, spectra and rates are not the molecule's.",
+        )
     student = (run.settings.get("models") or {}).get("student") or {}
     mae = (student.get("errors") or {}).get("force_mae_meV_per_A")
     if mae is not None:

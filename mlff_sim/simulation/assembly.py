@@ -11,7 +11,7 @@ from mlff_sim.forces import Array, ForceProvider, evaluate
 from mlff_sim.integrators.force_table import MOLLIFIED, ForceTable
 from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.mollifier import Mollifier
-from mlff_sim.integrators.schemes import baoab, respa, substeps, verlet
+from mlff_sim.integrators.schemes import baoab, obabo, respa, substeps, verlet
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.state import State
 from mlff_sim.units import FS
@@ -27,6 +27,8 @@ class Dynamics:
         k_steps: inner steps in an outer step.
         compile: compile the inner loop of a student.
         amp: bfloat16 products in its hidden layers.
+        integrator: "baoab" or "obabo", where there is a bath.
+        middle_steps: inner steps of the "middle" model, where there is one.
     """
 
     scheme: str
@@ -34,6 +36,8 @@ class Dynamics:
     k_steps: int
     compile: bool = True
     amp: bool = False
+    integrator: str = "baoab"
+    middle_steps: int | None = None
 
 
 def assemble(
@@ -48,18 +52,22 @@ def assemble(
 
     Args:
         dynamics: what a step is.
-        providers: "teacher" and, unless dynamics is plain, "student".
+        providers: "teacher" and, unless dynamics is plain, "student"; perhaps a "middle" between them.
         masses: u, shape (n,).
         state: where to start.
         bath: for constant temperature, which "ghmc" needs; None for constant energy.
         mollifier: for "mollified".
     """
-    inside = baoab if bath is not None else verlet
+    inside = verlet if bath is None else {"baoab": baoab, "obabo": obabo}[dynamics.integrator]
     fast, scheme, differences = "teacher", inside("teacher"), {}
     exact = dynamics.scheme == "ghmc"
     if "student" in providers:
         fast, scheme = "student", respa("residual", inside("student"), dynamics.k_steps)
         differences = {"residual": ("teacher", "student")}
+        if dynamics.middle_steps is not None:
+            m = dynamics.middle_steps
+            scheme = respa("residual", respa("correction", inside("student"), m), dynamics.k_steps // m)
+            differences = {"residual": ("teacher", "middle"), "correction": ("middle", "student")}
         if exact:
             scheme = substeps(verlet("student"), dynamics.k_steps)
         if mollifier is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from mlff_sim.errors import InputError
 
 ENSEMBLES = ("nve", "nvt")
 SCHEMES = ("respa", "mollified", "ghmc")
+INTEGRATORS = ("baoab", "obabo")
 CHECKPOINT_STEPS = 200
 """Outer steps between checkpoints of a long run; fixed by the settings, because the teacher's memory is dropped there."""
 
@@ -41,6 +43,16 @@ class RunConfig:
         compile: compile the inner loop.
         compile_teacher: compile a teacher that is a graph network (MACE, `module:`), which takes a minute at every start.
         amp: bfloat16 products in the student's hidden layers.
+        integrator: splitting of Langevin dynamics inside: "baoab" samples positions without bias in the harmonic limit,
+            "obabo" momenta.
+        middle: registry name or file of a third model between the two: the student acts at every inner step, middle -
+            student every `middle_steps`, teacher - middle every `k_steps`. Scheme "respa" only.
+        middle_steps: inner steps per call of the middle model; divides `k_steps`.
+        friction_by_element: of the bath, 1/ps, where an element has its own: {"H": 20.0}.
+        remove_com: keep the centre of mass at rest, with 3 degrees of freedom fewer; in NVT the bath then acts relative
+            to it. Without, NVE keeps the total momentum it starts with, and NVT has one as its bath has.
+        hydrogen_mass: u, of every hydrogen with a heavier neighbour, which gives the difference: slower stretches for
+            longer steps. What is sampled stays the same, times do not. None keeps the structure's masses.
     """
 
     structure: str
@@ -61,6 +73,12 @@ class RunConfig:
     compile: bool = True
     compile_teacher: bool = False
     amp: bool = False
+    integrator: str = "baoab"
+    middle: str | None = None
+    middle_steps: int | None = None
+    friction_by_element: Mapping[str, float] = field(default_factory=dict)
+    remove_com: bool = False
+    hydrogen_mass: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense, before anything is loaded."""
@@ -76,6 +94,15 @@ class RunConfig:
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise InputError(f"{name} = {value:g} must not be negative.")
+        for element, value in self.friction_by_element.items():
+            if not (np.isfinite(value) and value >= 0):
+                raise InputError(f"friction_per_ps = {value:g} of {element} must not be negative.")
+        if self.friction_by_element and self.remove_com:
+            raise InputError(
+                "remove_com needs one friction for all elements: the bath is exact about the centre of mass only then."
+            )
+        if self.hydrogen_mass is not None and not 1 <= self.hydrogen_mass < np.inf:
+            raise InputError(f"hydrogen_mass = {self.hydrogen_mass:g} u must be at least 1; 3 is usual.")
         if not isinstance(self.k_steps, int) or self.k_steps < 1:
             raise InputError(
                 f"k_steps = {self.k_steps} must be a whole number of at least 1 (inner steps per teacher call)."
@@ -88,10 +115,18 @@ class RunConfig:
             raise InputError(
                 f"scheme 'ghmc' samples at constant temperature; ensemble '{self.ensemble}' needs another."
             )
-        if self.scheme == "ghmc" and self.friction_per_ps == 0:
+        if self.scheme == "ghmc" and not any((self.friction_per_ps, *self.friction_by_element.values())):
             raise InputError(
                 "scheme 'ghmc' with friction_per_ps = 0 never draws momenta, and does not sample; give some."
             )
+        if self.integrator not in INTEGRATORS:
+            raise InputError(f"integrator '{self.integrator}' is unknown; choose one of: {', '.join(INTEGRATORS)}.")
+        if self.integrator != "baoab" and (self.ensemble != "nvt" or self.scheme == "ghmc"):
+            where = f"scheme '{self.scheme}'" if self.scheme == "ghmc" else f"ensemble '{self.ensemble}'"
+            raise InputError(
+                f"integrator '{self.integrator}' is one of Langevin dynamics; {where} runs velocity Verlet inside."
+            )
+        self._check_middle()
         if self.every is not None and self.every < 1:
             raise InputError(f"every = {self.every} must be at least 1 (outer steps between frames).")
         if self.replicas is not None and self.replicas < 1:
@@ -101,6 +136,21 @@ class RunConfig:
         if self.duration_ps * 1000 < self.outer_step_fs * (1 - 1e-9):
             raise InputError(
                 f"duration {self.duration_ps:g} ps is shorter than one outer step of {self.outer_step_fs:g} fs (k_steps * timestep)."
+            )
+
+    def _check_middle(self) -> None:
+        """Three levels: which steps of which model."""
+        if (self.middle is None) != (self.middle_steps is None):
+            raise InputError("middle and middle_steps come together: a model between the two, and its inner steps.")
+        if self.middle is None:
+            return
+        if self.student is None or self.scheme != "respa":
+            what = "no student" if self.student is None else f"scheme '{self.scheme}'"
+            raise InputError(f"a middle model stands between student and teacher in scheme 'respa'; there is {what}.")
+        m = self.middle_steps
+        if not isinstance(m, int) or m < 1 or self.k_steps % m:
+            raise InputError(
+                f"middle_steps = {m} must be a whole number of at least 1 that divides k_steps = {self.k_steps}."
             )
 
     @property

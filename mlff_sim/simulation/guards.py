@@ -18,15 +18,16 @@ class Guard:
     """Stops a run whose forces are not finite or whose temperature has run away.
 
     The limit on the kinetic temperature of a replica is T (1 + 8 sqrt(2 / dof)), eight standard deviations of the
-    canonical kinetic energy above the higher of the target and the start.
+    canonical kinetic energy above the higher of the target and the start. With the centre of mass at rest there are
+    three degrees of freedom fewer.
     """
 
     rule_temperature = "temperature runs away"
 
-    def __init__(self, masses: Array, state: State, temperature_K: float) -> None:
+    def __init__(self, masses: Array, state: State, temperature_K: float, *, com_removed: bool = False) -> None:
         """Set the limit from the start."""
         self.masses = masses
-        self.dof = 3 * len(masses)
+        self.dof = 3 * len(masses) - 3 * com_removed
         start = float(self.temperature(state).max())
         self.limit_K = max(temperature_K, start) * (1 + 8 * np.sqrt(2 / self.dof))
 

@@ -49,13 +49,14 @@ class Production:
         self.config, self.stepper, self.writer, self.progress = config, stepper, writer, progress
         self.baseline = baseline
         self.hybrid = config.student is not None
-        self.guard = Guard(stepper.masses, stepper.state, config.temperature_K)
+        self.guard = Guard(stepper.masses, stepper.state, config.temperature_K, com_removed=config.remove_com)
         self.step = 0
         self.residual_sum, self.residual_steps = np.zeros(len(stepper.state.positions)), 0
         self.rows: dict[str, list[Any]] = {}
         self.wall: dict[str, list[float]] = {}
         self.timing: Timing | None = None
-        self.seconds = dict.fromkeys(("teacher", "student", "total", "baseline"), 0.0)
+        self.models = [name for name in ("teacher", "student", "middle") if name in stepper.forces.providers]
+        self.seconds = dict.fromkeys(("teacher", "student", *self.models, "total", "baseline"), 0.0)
         self.teacher_calls = 0
         self.tail: deque[tuple[float, State]] = deque(maxlen=LAST_FRAMES)
 
@@ -111,7 +112,7 @@ class Production:
 
     def summary(self) -> dict[str, Any]:
         """What run.json gains at the end."""
-        rest = self.seconds["total"] - self.seconds["teacher"] - self.seconds["student"]
+        rest = self.seconds["total"] - sum(self.seconds[name] for name in self.models)
         timing = asdict(self.timing) if self.timing else None
         return {"wall_s": {**self.seconds, "rest": rest}, "teacher_calls": self.teacher_calls, "timing": timing}
 
@@ -203,7 +204,7 @@ class Production:
     def _account(self, start: float, before: tuple[dict[str, float], dict[str, int]], steps: int) -> None:
         """Book the wall time of one block of outer steps."""
         table, elapsed = self.stepper.forces, time.perf_counter() - start
-        for name in ("teacher", "student"):
+        for name in self.models:
             self.seconds[name] += table.seconds.get(name, 0.0) - before[0].get(name, 0.0)
         self.seconds["total"] += elapsed
         self.teacher_calls += table.calls["teacher"] - before[1]["teacher"]
@@ -247,7 +248,9 @@ class Production:
             speedup = None
             if t_b is not None:
                 calls = (s.forces.calls["student"] - before) / (steps * len(state.positions))
-                speedup = predicted_speedup(self.config.k_steps, t_b, t_e, t_c, calls)
+                t_m = float(np.median([x["middle"] for x in samples])) if self.config.middle_steps else 0.0
+                between = t_m * self.config.k_steps / (self.config.middle_steps or 1)
+                speedup = predicted_speedup(self.config.k_steps, t_b, t_e + between, t_c, calls)
             timing = Timing(1e3 * t_e, 1e6 * t_c, None if t_b is None else 1e3 * t_b, speedup)
         except (NonFinite, RuntimeError):
             pass  # production will meet the same fault and name its step

@@ -23,8 +23,8 @@ from mlff_sim.simulation.clock import Baseline
 from mlff_sim.simulation.config import RunConfig
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.production import Production
-from mlff_sim.state import State, maxwell_boltzmann
-from mlff_sim.structure import covalent_bonds, read_structures
+from mlff_sim.state import State, at_rest, maxwell_boltzmann
+from mlff_sim.structure import check_free, covalent_bonds, per_atom, read_structures, repartitioned_masses
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -51,7 +51,8 @@ class Run:
         names = {"teacher": config.teacher}
         if config.student is not None:
             # The student first: its species are checked without loading torch.
-            names = {"student": student_name(config.student), **names}
+            middle = {"middle": student_name(config.middle)} if config.middle is not None else {}
+            names = {"student": student_name(config.student), **middle, **names}
         for name in names.values():
             resolve(name)
         frames = read_structures(config.structure)
@@ -66,14 +67,23 @@ class Run:
         if any(f.numbers.tolist() != self.atoms.numbers.tolist() for f in frames):
             raise InputError(f"the frames of '{config.structure}' differ in their atoms; replicas are copies of one.")
         self.replicas = config.replicas or len(frames)
-        self.masses = self.atoms.get_masses()
+        for frame in frames:
+            check_free(frame, f"'{config.structure}'")
         self.bonds = covalent_bonds(self.atoms)
+        if config.hydrogen_mass is not None:
+            _repartition(frames, self.bonds, config.hydrogen_mass)
+        self.masses = self.atoms.get_masses()
+        if config.remove_com and len(self.atoms) == 1:
+            raise InputError("remove_com leaves a single atom nothing to move with.")
+        # NVE runs asked for without friction still equilibrate with 1/ps.
+        friction = config.friction_per_ps or (1.0 if config.ensemble == "nve" else 0.0)
+        self.friction = per_atom(self.atoms, friction, config.friction_by_element, "friction_per_ps")
         if config.scheme == "mollified" and not len(self._mollifier(self.atoms.positions).hydrogens):
             raise InputError(f"scheme 'mollified' needs X-H bonds and '{config.structure}' has none; use 'respa'.")
         self.start, self.com_removed = self._initial_state(frames)
         # The loop that a student runs in is on the CPU, also where it is alone.
         alone = resolve(names["teacher"])[0].role == "student" and config.student is None
-        how = {"teacher": config.execution, "student": Execution(device="cpu")}
+        how = {"teacher": config.execution, "middle": config.execution, "student": Execution(device="cpu")}
         if alone:
             how["teacher"] = how["student"]
         self.providers: dict[str, ForceProvider] = {
@@ -103,14 +113,16 @@ class Run:
             )
         if copies:
             frames, given = frames * self.replicas, given * self.replicas
+        com_stays = config.ensemble == "nve" or config.remove_com
         momenta = []
         for r, (frame, has) in enumerate(zip(frames, given, strict=True)):
             rng = np.random.Generator(np.random.PCG64([config.seed, 0, r]))
-            drawn = maxwell_boltzmann(self.masses, config.temperature_K, rng, remove_com=config.ensemble == "nve")
-            momenta.append(frame.get_momenta() if has else drawn)
+            drawn = maxwell_boltzmann(self.masses, config.temperature_K, rng, remove_com=com_stays)
+            p = frame.get_momenta() if has else drawn
+            momenta.append(at_rest(p, self.masses) if config.remove_com else p)
         state = State(np.array([f.get_positions() for f in frames]), np.array(momenta))
         still = np.abs(state.momenta.sum(axis=1)).max() < 1e-6 * np.abs(state.momenta).max()
-        return state, bool(config.ensemble == "nve" and still)
+        return state, bool(com_stays and still)
 
     def _mollifier(self, at_rest: Array) -> Mollifier:
         return Mollifier(self.atoms.numbers.tolist(), self.bonds, at_rest)
@@ -155,14 +167,21 @@ class Run:
         config = self.config
         bath = None
         if ensemble == "nvt":
-            bath = Langevin(config.temperature_K, self._friction, seed, self.replicas)
-        dynamics = Dynamics(config.scheme, config.timestep_fs, config.k_steps, compile, config.amp)
+            bath = self._bath(seed)
+        dynamics = Dynamics(
+            config.scheme,
+            config.timestep_fs,
+            config.k_steps,
+            compile,
+            config.amp,
+            config.integrator,
+            config.middle_steps,
+        )
         return assemble(dynamics, self.providers, self.masses, state, bath, self.mollifier)
 
-    @property
-    def _friction(self) -> float:
-        """Of the bath; NVE runs asked for without friction still equilibrate with 1/ps."""
-        return self.config.friction_per_ps or (1.0 if self.config.ensemble == "nve" else 0.0)
+    def _bath(self, seed: int) -> Langevin:
+        config = self.config
+        return Langevin(config.temperature_K, self.friction, seed, self.replicas, remove_com=config.remove_com)
 
     def run(self) -> str:
         """Run to the end and return the status. On a finished folder this does nothing.
@@ -203,10 +222,10 @@ class Run:
         bath, seed = stepper.bath, config.seed + EQUILIBRATION
         warm = stepper
         if config.ensemble == "nvt":
-            warm.bath = Langevin(config.temperature_K, self._friction, seed, self.replicas)
+            warm.bath = self._bath(seed)
         else:
             warm = self._stepper("nvt", self.start, seed, compile=False)  # too short to be worth compiling
-        guard = Guard(self.masses, self.start, config.temperature_K)
+        guard = Guard(self.masses, self.start, config.temperature_K, com_removed=config.remove_com)
         for step in range(1, steps + 1):
             try:
                 guard.advance(warm, step)
@@ -217,12 +236,22 @@ class Run:
             self.progress.update(step - steps, config.outer_steps, "equilibration")
         state = warm.state
         if config.ensemble == "nve":
-            p = state.momenta
-            p = p - self.masses[:, None] * (p.sum(axis=1, keepdims=True) / self.masses.sum())
-            state = State(state.positions, p)
+            state = State(state.positions, at_rest(state.momenta, self.masses))
             self.writer.settings["com_removed"] = True
         warm.forces.reset()
         stepper.restart(state, bath)
+
+
+def _repartition(frames: list[Atoms], bonds: list[tuple[int, int]], hydrogen_mass: float) -> None:
+    """Give all frames the repartitioned masses; momenta they have keep each atom's kinetic energy, and so the ensemble."""
+    masses = repartitioned_masses(frames[0], bonds, hydrogen_mass)
+    for frame in frames:
+        old, p = frame.get_masses(), frame.get_momenta()
+        frame.set_masses(masses)
+        if p.any() and not np.array_equal(old, masses):
+            new = p * np.sqrt(masses / old)[:, None]
+            was_still = np.abs(p.sum(axis=0)).max() < 1e-6 * np.abs(p).max()
+            frame.set_momenta(at_rest(new, masses) if was_still else new)
 
 
 def _limit_threads(n_atoms: int) -> None:

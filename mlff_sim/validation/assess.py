@@ -34,6 +34,11 @@ RECIPE = (
     "timestep_fs",
     "k_steps",
     "friction_per_ps",
+    "friction_by_element",
+    "integrator",
+    "middle_steps",
+    "remove_com",
+    "hydrogen_mass",
     "replicas",
     "duration_ps",
     "seed",
@@ -295,12 +300,23 @@ def _sound_rows(run: Run) -> NDArray[np.bool_]:
 
 def _equilibration_ps(settings: Mapping[str, Any], time_ps: Array) -> float:
     """Time from which an NVT run counts: three relaxation times of its bath, less what it equilibrated unrecorded."""
-    friction = settings.get("friction_per_ps") or 0.0
+    friction = _lowest_friction(settings)
     if settings["ensemble"] != "nvt" or not len(time_ps):
         return 0.0
     span = float(time_ps[-1] - time_ps[0])
     needed = RELAXATION_TIMES / friction - (settings.get("equilibrate_ps") or 0.0) if friction > 0 else np.inf
     return float(time_ps[0]) + float(min(needed, MOST_CUT * span)) if needed > 0 else 0.0
+
+
+def _lowest_friction(settings: Mapping[str, Any]) -> float:
+    """1/ps, of the element that forgets last."""
+    friction, own = settings.get("friction_per_ps") or 0.0, settings.get("friction_by_element") or {}
+    if not own:
+        return float(friction)
+    from ase.data import chemical_symbols
+
+    elements = {chemical_symbols[z] for z in settings["structure"]["numbers"]}
+    return float(min(own.get(element, friction) for element in elements))
 
 
 def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) -> RunAssessment:
