@@ -58,7 +58,8 @@ class RunData:
         kinetic_energy: eV, shape (rows, R).
         heat: eV, put in by the bath since the start, shape (rows, R).
         conserved: eV, K + U - heat, shape (rows, R).
-        residual_mae: eV/A, mean |teacher - student| over components since the previous row, shape (rows, R); None in plain runs.
+        residual_mae: eV/A, mean |teacher - student| over components since the previous row, shape (rows, R), of the
+            middle model where there is one in between; None in plain runs.
         accepted: proposals accepted since the previous row, shape (rows, R); None where nothing is proposed.
         positions: A, shape (rows, R, n, 3).
         momenta: (eV u)^1/2, shape (rows, R, n, 3).

@@ -146,18 +146,28 @@ class Killed(BaseException):
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
-    ("after", "scheme"), [(False, "respa"), (True, "mollified"), (True, "ghmc")], ids=["before", "after", "ghmc"]
+    ("after", "change"),
+    [
+        (False, {}),
+        (True, {"scheme": "mollified"}),
+        (True, {"scheme": "ghmc"}),
+        (True, {"middle": "harmonic", "middle_steps": 1, "integrator": "obabo", "friction_by_element": {"H": 40.0}}),
+        (True, {"remove_com": True, "hydrogen_mass": 3.0}),
+    ],
+    ids=["before", "after", "ghmc", "three-levels", "heavy"],
 )
 def test_killed_at_every_rename(
-    after: bool, scheme: str, settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    after: bool, change: dict[str, Any], settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files appear by renaming. Ended just before or after any of them, the run is resumed as if nothing had been.
 
     Files that are open then stay so in this process, unlike in one that is really killed.
     """
     monkeypatch.setattr("mlff_sim.simulation.config.CHECKPOINT_STEPS", 10)
-    config = replace(settings, teacher="morse", duration_ps=0.04, friction_per_ps=5.0, scheme=scheme)
-    if scheme == "mollified":  # its X-H stretches are the student's, which must have some, and may remember an SCF
+    config = replace(settings, teacher="morse", duration_ps=0.04, friction_per_ps=5.0, **change)
+    if (
+        config.scheme == "mollified"
+    ):  # its X-H stretches are the student's, which must have some, and may remember an SCF
         config = replace(config, teacher="gfn2-xtb", student="gfn1-xtb")
     unbroken = run(config, tmp_path / "unbroken")
     assert not same(unbroken, run(replace(config, seed=4), tmp_path / "other")), "the comparison can fail"

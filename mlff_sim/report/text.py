@@ -177,7 +177,8 @@ def _reported(run: RunAssessment) -> Iterator[Row]:
             "Mean absolute, on a trajectory of the teacher it never saw.",
         )
     if run.residual is not None and run.residual.size:
-        advice = "Mean absolute difference between teacher and student; this is what each outer step corrects."
+        below = "middle model" if run.settings.get("middle") else "student"
+        advice = f"Mean absolute difference between teacher and {below}; this is what each outer step corrects."
         yield Row("Force corrected during the run", f"{run.residual.mean():.1f} meV/{ANGSTROM}", "", None, advice)
 
 
