@@ -515,6 +515,10 @@ def test_what_a_system_may_not_hold(change: Callable[[Any], Any], words: str, et
 
 
 def test_mistakes(ethanol: Atoms) -> None:
+    from test_graph import Pairs
+
+    from mlff_sim.models.graph import GraphProvider
+
     nowhere, periodic, site = topology(ethanol), topology(ethanol), topology(ethanol)
     periodic.setPeriodicBoxVectors([mm.Vec3(*row) for row in 3 * np.eye(3)] * unit.nanometer)
     site.addAtom("M", None, next(site.residues()))
@@ -543,6 +547,10 @@ def test_mistakes(ethanol: Atoms) -> None:
         ({"positions": None, "teacher": "lj", "student": "lj", "scheme": "mollified"}, r"give positions=\.\.\."),
         ({"student": "nothing.safetensors"}, r"nothing"),
         ({"teacher": "nothing"}, r"unknown model 'nothing'"),
+        ({"seed": 0.5}, r"seed = 0.5 must be a whole number"),
+        ({"timestep": [1, 2] * unit.femtosecond}, r"timestep = \[1, 2\] must be a number"),
+        ({"teacher": None}, r"which teacher\?"),
+        ({"teacher": GraphProvider(Pairs(), ethanol.numbers, pbc=(True,) * 3)}, r"is periodic along"),
         ({"charge": 0.5}, r"charge = 0.5 must be a whole number"),
         ({"acceleration": "much"}, r"acceleration"),
     )

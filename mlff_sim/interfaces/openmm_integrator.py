@@ -25,11 +25,11 @@ from mlff_sim.integrators.schemes import Bath, Drift, Kick, Scheme, merged
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.interfaces.openmm_force import _moment
 from mlff_sim.interfaces.openmm_system import atoms_of, check_system, imported, number, quantity
-from mlff_sim.models.registry import bind, resolve, student_name
+from mlff_sim.models.registry import bind, check_periodicity, resolve, student_name
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.config import RunConfig
 from mlff_sim.state import State
-from mlff_sim.structure import covalent_bonds, per_atom
+from mlff_sim.structure import covalent_bonds, per_atom, whole
 from mlff_sim.units import NM, PS
 
 if TYPE_CHECKING:
@@ -280,9 +280,14 @@ def openmm_hybrid(
             f"openmm_hybrid has no scheme '{scheme}'; choose one of: {', '.join(SCHEMES)}, or run it with "
             "HybridDynamics or mlff-sim hybrid."
         )
-    inner_fs = 0.5 if timestep is None else quantity(timestep, unit.femtosecond, "timestep")
+    if teacher is None:
+        raise InputError("which teacher? Give teacher=...; plain dynamics of one model has student=None and k_steps=1.")
+    inner_fs = 0.5
+    if timestep is not None:
+        inner_fs = number(quantity(timestep, unit.femtosecond, "timestep"), unit.femtosecond, "timestep")
     kelvin = None if temperature_K is None else number(temperature_K, unit.kelvin, "temperature_K")
     friction = number(friction_per_ps, unit.picosecond**-1, "friction_per_ps")
+    seed = whole(seed, "seed", least=0)
     config = RunConfig(  # checks what all engines have in common
         "atoms",
         "teacher",
@@ -318,6 +323,8 @@ def openmm_hybrid(
     )
     recipe = Recipe(models, atoms, chosen(acceleration), dynamics)
     providers = recipe.providers()
+    for provider in providers.values():
+        check_periodicity(provider, atoms)
     if scheme == "mollified":
         if positions is None:
             raise InputError("scheme 'mollified' takes X-H lengths from a structure: give positions=...")
