@@ -17,7 +17,7 @@ from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.integrators.mollifier import Mollifier
-from mlff_sim.integrators.schemes import Bath, Scheme, baoab, only, respa, strang, verlet
+from mlff_sim.integrators.schemes import Scheme, baoab, obabo, respa, verlet
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.analytic import LennardJones
 from mlff_sim.models.registry import load_model
@@ -215,15 +215,29 @@ def hybrid(atoms: Atoms, start: State, **changes: Any) -> tuple[Any, Any]:
     return context(system, integrator, start, masses), integrator
 
 
-@pytest.mark.parametrize("scheme", ["respa", "mollified"])
-def test_it_is_what_hybrid_dynamics_runs(scheme: str, ethanol: Atoms, thermal: Callable[..., State]) -> None:
-    """The same positions as in ASE, from the same arguments, to rounding."""
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scheme": "respa"},
+        {"scheme": "mollified"},
+        {"middle": "morse", "middle_steps": 2, "teacher": "lj"},
+        {"temperature_K": 1e-30, "friction_by_element": {"H": 20.0, "O": 0.0}, "friction_per_ps": 3.0},
+        {"temperature_K": 1e-30, "integrator": "obabo", "friction_per_ps": 3.0},
+    ],
+    ids=["respa", "mollified", "middle", "friction by element", "obabo"],
+)
+def test_it_is_what_hybrid_dynamics_runs(
+    settings: dict[str, Any], ethanol: Atoms, thermal: Callable[..., State]
+) -> None:
+    """The same positions as in ASE, from the same arguments, to rounding; with a bath, one too cold for its noise."""
     from ase import units
 
     from mlff_sim import HybridDynamics
 
     atoms, start = ethanol.copy(), thermal()
-    settings: dict[str, Any] = {"student": "harmonic", "teacher": "morse", "k_steps": 4, "scheme": scheme}
+    settings = {"student": "harmonic", "teacher": "morse", "k_steps": 4} | settings
+    if settings["teacher"] == "lj":
+        settings["teacher"] = LennardJones(ethanol.numbers, 0.001, 1.0)
     # OpenMM's masses are those of its elements.
     atoms.set_masses([atom.element.mass._value for atom in topology(atoms).atoms()])
     atoms.set_momenta(start.momenta[0])
@@ -358,9 +372,17 @@ def test_a_system_of_ones_own(ethanol: Atoms, thermal: Callable[..., State]) -> 
 def test_without_noise_many_baths_a_step_are_the_reference_engines(
     ethanol: Atoms, thermal: Callable[..., State], toys: Any
 ) -> None:
-    """At 0 K, four baths a step and one cut in two: each decays by its own share of the step, to 1e-12."""
-    masses, start, bath = ethanol.get_masses(), thermal(), Langevin(0.0, 5.0, 0, 1)
-    for scheme in (respa("residual", baoab("student"), 4), strang(only(Bath()), verlet("teacher"))):
+    """At 0 K, four baths a step and one cut in two: each decays by its own share of the step, to 1e-12.
+
+    With a friction of all atoms, and with one of each.
+    """
+    masses, start = ethanol.get_masses(), thermal()
+    for scheme, friction in (
+        (respa("residual", baoab("student"), 4), 5.0),
+        (respa("residual", baoab("student"), 4), np.linspace(0.0, 9.0, 9)),
+        (obabo("teacher"), 5.0),
+    ):
+        bath = Langevin(0.0, friction, 0, 1)
         table, mine = (models(ethanol, "respa", toys)[0] for _ in range(2))
         reference = Stepper(scheme, 1.0 * FS, masses, table, start, bath)
         system, integrator = system_of(masses), translate(scheme, GROUPS, 1.0 * FS, bath)
@@ -516,6 +538,9 @@ def test_mistakes(ethanol: Atoms) -> None:
         ({"temperature_K": -1}, r"temperature_K = -1 must be a positive number"),
         ({"temperature_K": "hot"}, r"temperature_K = 'hot' must be a number"),
         ({"friction_per_ps": float("nan")}, r"friction_per_ps = nan must not be negative"),
+        ({"friction_by_element": {"N": 1.0}, "temperature_K": 300.0}, r"given for N; the structure is C2H6O"),
+        ({"integrator": "leapfrog"}, r"integrator 'leapfrog' is unknown; choose one of: baoab, obabo"),
+        ({"middle": "morse"}, r"middle and middle_steps come together"),
         ({"positions": ethanol.positions}, r"positions has no unit"),
         ({"positions": x[:4]}, r"shape \(4, 3\); 9 atoms need \(9, 3\)"),
         ({"positions": None}, r"'morse' is defined by a structure: give positions"),

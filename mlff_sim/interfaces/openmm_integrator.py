@@ -29,7 +29,7 @@ from mlff_sim.models.registry import bind, check_periodicity, resolve, student_n
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.config import RunConfig
 from mlff_sim.state import State
-from mlff_sim.structure import covalent_bonds, whole
+from mlff_sim.structure import covalent_bonds, per_atom, whole
 from mlff_sim.units import NM, PS
 
 if TYPE_CHECKING:
@@ -61,8 +61,9 @@ def translate(scheme: Scheme, groups: Mapping[str, int], timestep: float, bath: 
         bath: temperature and friction, needed when the scheme holds a `Bath`; its random streams are not used, the
             noise is OpenMM's.
 
-    The global variables `kT` (kJ/mol) and `friction` (1/ps) can be changed as the simulation goes; `heat` (kJ/mol) is
-    the energy the bath has put in, so that K + U - heat is conserved.
+    The variables `kT` (kJ/mol, global) and `friction` (1/ps, global, or per degree of freedom where atoms have their own)
+    can be changed as the simulation goes; `heat` (kJ/mol, global) is the energy the bath has put in, so that
+    K + U - heat is conserved.
     """
     import openmm
 
@@ -71,7 +72,14 @@ def translate(scheme: Scheme, groups: Mapping[str, int], timestep: float, bath: 
         if bath is None:
             raise ValueError("the scheme has a bath flow and no bath was given.")
         integrator.addGlobalVariable("kT", bath.kT / ENERGY)
-        integrator.addGlobalVariable("friction", bath.friction * PS)
+        if bath.remove_com:
+            raise ValueError("the centre of mass is kept at rest by a CMMotionRemover in OpenMM, not by the bath.")
+        if np.ndim(bath.friction):
+            integrator.addPerDofVariable("friction", 0.0)
+            of_atoms = [openmm.Vec3(g, g, g) for g in np.asarray(bath.friction * PS).tolist()]
+            integrator.setPerDofVariableByName("friction", of_atoms)
+        else:
+            integrator.addGlobalVariable("friction", bath.friction * PS)
         for name in ("heat", "before", "after"):
             integrator.addGlobalVariable(name, 0.0)
     integrator.addUpdateContextState()
@@ -96,7 +104,7 @@ class Recipe:
     """What was asked for: enough to build the forces anew in a copy of the System, or in another process.
 
     Attributes:
-        models: "teacher" and, unless dynamics is plain, "student": a name, a module or a provider each.
+        models: "teacher", unless dynamics is plain "student", and perhaps "middle": a name, a module or a provider each.
         atoms: elements, masses, charge and spin; positions where they were given.
         acceleration: of the models.
         dynamics: what a step is.
@@ -111,9 +119,12 @@ class Recipe:
 
     def providers(self) -> dict[str, ForceProvider]:
         """The models, built; the student on the CPU, as in the other engines."""
-        device = {"teacher": "auto", "student": "cpu"}
         return {
-            name: bind(model, self.atoms, Execution(device=device[name], acceleration=self.acceleration))
+            name: bind(
+                model,
+                self.atoms,
+                Execution(device="cpu" if name == "student" else "auto", acceleration=self.acceleration),
+            )
             for name, model in self.models.items()
         }
 
@@ -214,7 +225,11 @@ def openmm_hybrid(
     scheme: str = "respa",
     temperature_K: float | None = None,
     friction_per_ps: float = 1.0,
+    friction_by_element: Mapping[str, float] | None = None,
+    integrator: str = "baoab",
     seed: int = 0,
+    middle: Any = None,
+    middle_steps: int | None = None,
     positions: Any = None,
     topology: Any = None,
     acceleration: Acceleration | str = "auto",
@@ -227,13 +242,14 @@ def openmm_hybrid(
     energy that OpenMM reports is the one that is conserved: the teacher's, but for the X-H stretches of "mollified".
     Velocities are those of the same time as the positions.
 
-    The student is in force group 0 and the residual in group 1. A force that is added to the System later, such as a
+    The student is in force group 0, and what corrects it in those above. A force that is added to the System later, such as a
     restraint or a bias, belongs into group 0, where OpenMM puts it: it then kicks with the student, at every inner step.
     Forces in other groups would be reported and never kick.
 
     Args:
-        target: `openmm.app.Topology` of a molecule in vacuum, of which a System is made; or an `openmm.System` with
-            masses, repartitioned ones for instance, and no forces but a `CMMotionRemover`, to which the forces are added.
+        target: `openmm.app.Topology` of a molecule in vacuum, of which a System is made; or an `openmm.System` to which
+            the forces are added, with masses of its own, repartitioned ones for instance, and no forces but a
+            `CMMotionRemover`, which keeps the centre of mass at rest.
         student: cheap model: a student file, a registry name, a module or a `ForceProvider`; None for plain dynamics
             of the teacher (velocity Verlet or BAOAB), with `k_steps=1`.
         teacher: expensive model: the same.
@@ -242,7 +258,11 @@ def openmm_hybrid(
         scheme: "respa" or "mollified"; see `RunConfig`.
         temperature_K: of a Langevin bath; None for constant energy.
         friction_per_ps: of the bath.
+        friction_by_element: where an element has its own, 1/ps.
+        integrator: "baoab" or "obabo", where there is a bath; see `RunConfig`.
         seed: of the bath.
+        middle: a model between the two, asked every `middle_steps`; see `RunConfig`.
+        middle_steps: its inner steps.
         positions: with their unit, (n, 3), near a minimum. Needed for "mollified", whose fixed lengths are those of the
             student's minimum next to them, and for models that are defined by a structure.
         topology: of a System whose masses do not tell the elements.
@@ -268,7 +288,7 @@ def openmm_hybrid(
     kelvin = None if temperature_K is None else number(temperature_K, unit.kelvin, "temperature_K")
     friction = number(friction_per_ps, unit.picosecond**-1, "friction_per_ps")
     seed = whole(seed, "seed", least=0)
-    RunConfig(  # checks what all engines have in common
+    config = RunConfig(  # checks what all engines have in common
         "atoms",
         "teacher",
         None if student is None else "student",
@@ -278,21 +298,30 @@ def openmm_hybrid(
         duration_ps=1e6,
         temperature_K=300.0 if kelvin is None else kelvin,
         friction_per_ps=friction,
+        friction_by_element=friction_by_element or {},
+        integrator=integrator,
         seed=seed,
         scheme=scheme,
+        middle=None if middle is None else "middle",
+        middle_steps=middle_steps,
     )
     system = target if isinstance(target, openmm.System) else None
     if system is not None:
         check_system(system)
     atoms = atoms_of(system, topology if system is not None else target, positions)
     atoms.info.update(charge=charge, spin=spin)
+    frictions = per_atom(atoms, friction, config.friction_by_element, "friction_per_ps")
     models = {"teacher": teacher}
-    if student is not None:
-        models["student"] = student_name(student) if isinstance(student, str) else student
+    for name, model in (("student", student), ("middle", middle)):
+        if model is not None:
+            models[name] = student_name(model) if isinstance(model, str) else model
     for model in models.values():
         if isinstance(model, str) and positions is None and not resolve(model)[0].composition:
             raise InputError(f"the model '{model}' is defined by a structure: give positions=...")
-    recipe = Recipe(models, atoms, chosen(acceleration), Dynamics(scheme, inner_fs, k_steps, compile=False))
+    dynamics = Dynamics(
+        scheme, inner_fs, k_steps, compile=False, integrator=config.integrator, middle_steps=middle_steps
+    )
+    recipe = Recipe(models, atoms, chosen(acceleration), dynamics)
     providers = recipe.providers()
     for provider in providers.values():
         check_periodicity(provider, atoms)
@@ -308,10 +337,10 @@ def openmm_hybrid(
         system = openmm.System()
         for mass in atoms.get_masses():
             system.addParticle(mass)
-    bath = None if kelvin is None else Langevin(kelvin, friction, seed, 1)
+    bath = None if kelvin is None else Langevin(kelvin, frictions, seed, 1)
     stepper = recipe.stepper(providers, bath)
     groups = {name: group for group, name in enumerate(reversed(stepper.kicks))}
     add_forces(system, Answers(stepper.forces, list(atoms.symbols), recipe), groups)
-    integrator = translate(stepper.scheme, groups, stepper.timestep, bath)
-    integrator.setRandomNumberSeed(seed % (2**31 - 1) + 1)  # 0 would be another seed at every start
-    return system, integrator
+    made = translate(stepper.scheme, groups, stepper.timestep, bath)
+    made.setRandomNumberSeed(seed % (2**31 - 1) + 1)  # 0 would be another seed at every start
+    return system, made
