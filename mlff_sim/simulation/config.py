@@ -61,7 +61,8 @@ class RunConfig:
         remove_com: keep the centre of mass at rest, with 3 degrees of freedom fewer; in NVT the bath then acts relative
             to it. Without, NVE keeps the total momentum it starts with, and NVT has one as its bath has.
         hydrogen_mass: u, of every hydrogen with a heavier neighbour, which gives the difference: slower stretches for
-            longer steps. What is sampled stays the same, times do not. None keeps the structure's masses.
+            longer steps. What is sampled stays the same, times do not. Momenta in the structure are scaled to keep the
+            kinetic energy of each atom. None keeps the structure's masses.
         teacher_workers: processes that evaluate the teacher's replicas side by side, with the same result for any number.
     """
 
