@@ -168,3 +168,54 @@ def test_mistakes_of_the_command(cli: Callable[..., Any], tmp_path: Path, studen
         said = cli("cadence", *(x for pair in (ask | change).items() for x in pair))
         assert said.code == 2 and re.search(words, said.line), said.line
     assert not (tmp_path / "out").exists()
+
+
+def test_auto_runs_at_what_is_predicted_and_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The k of the certificate; frozen in run.json and results.json; taken up, not predicted anew, after a kill."""
+    from mlff_sim import validate
+    from mlff_sim.runfolder import RunWriter, read_run, read_settings
+    from mlff_sim.simulation import RunConfig, run
+
+    monkeypatch.setattr("mlff_sim.simulation.cadence.CadenceConfig.teacher_calls", 1)
+    config = RunConfig(
+        "ethanol", "harmonic", "morse", k_steps="auto", duration_ps=0.2, friction_per_ps=20, replicas=2, compile=False
+    )
+    whole = read_run(run(config, tmp_path / "whole"))
+    k = whole.settings["k_steps"]
+    asked = replace(QUICK, student="morse", schemes=("respa",), friction_per_ps=20.0)
+    from mlff_sim.simulation.predictor import predict
+
+    assert k == predict(asked, timing=False).outlooks[0].nvt == whole.settings["cadence"]["predicted"]["k"]
+    assert whole.settings["outer_step_fs"] == k / 2 and whole.settings["config"]["k_steps"] == "auto"
+    assert validate(tmp_path / "whole")["cadence"]["k_steps"] == k
+
+    class Killed(Exception):
+        pass
+
+    written = RunWriter.segment
+
+    def die(self: RunWriter, *arguments: Any) -> None:
+        written(self, *arguments)
+        if self.count == 3:
+            raise Killed
+
+    monkeypatch.setattr(RunWriter, "segment", die)
+    with pytest.raises(Killed):
+        run(config, tmp_path / "cut")
+    monkeypatch.setattr(RunWriter, "segment", written)
+    monkeypatch.setattr("mlff_sim.simulation.predictor.Predictor.cadence", lambda *_: pytest.fail("predicted again"))
+    cut = read_run(run(config, tmp_path / "cut", resume=True))
+    assert np.array_equal(cut.positions, whole.positions) and np.array_equal(cut.conserved, whole.conserved)
+    assert read_settings(tmp_path / "cut")["cadence"] == whole.settings["cadence"]
+
+
+def test_auto_where_nothing_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that names the verb which explains; nothing is written."""
+    from mlff_sim.simulation import RunConfig, run
+
+    monkeypatch.setattr("mlff_sim.simulation.cadence.CadenceConfig.teacher_calls", 1)
+    monkeypatch.setattr("mlff_sim.simulation.cadence.CadenceConfig.drift_limit", 1e-12)
+    config = RunConfig("ethanol", "harmonic", "morse", ensemble="nve", k_steps="auto", duration_ps=0.1, compile=False)
+    with pytest.raises(InputError, match="no outer step of scheme 'respa' is predicted to hold for nve"):
+        run(config, tmp_path / "none")
+    assert not (tmp_path / "none").exists()

@@ -28,7 +28,7 @@ def hybrid(
         typer.Option(
             "--k-steps",
             metavar="K|auto",
-            help="Inner student steps per teacher call; 'auto' (ghmc) tunes them in the warm-up, --equilibrate-ps.",
+            help="Inner student steps per teacher call; 'auto' predicts what holds (see mlff-sim cadence), or for ghmc tries out what is best in the warm-up.",
         ),
     ] = None,
     corrector_fraction: Annotated[

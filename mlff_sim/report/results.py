@@ -64,6 +64,7 @@ def results(assessment: Assessment) -> dict[str, Any]:
         "residual": None
         if main.residual is None or not main.residual.size
         else {"force_mae_meV_per_A": float(main.residual.mean())},
+        "cadence": main.settings.get("cadence"),
         "ghmc": _ghmc(main),
         "student": None if student is None else {"force_mae_meV_per_A": errors.get("force_mae_meV_per_A")},
         "runs": [_run(run) for run in assessment.runs],

@@ -150,6 +150,14 @@ def _reported(run: RunAssessment) -> Iterator[Row]:
             yield Row("Steps in a trajectory", f"{tuning['k_steps']}", "", None, advice)
         value = f"{number(g.effective_samples)}{rate}"
         yield Row("Effective samples", value, "", None, f"Of the slowest of {len(g.effective)}: {g.slowest}.")
+    cadence = run.settings.get("cadence")
+    if cadence:
+        heating = cadence["predicted"]["heating"]
+        foretold = f"{heating['value']:.3f} \N{PLUS-MINUS SIGN} {heating['stderr']:.3f} meV/atom/ps of heating at constant energy"
+        advice = f"Foretold before the run and then frozen: {foretold}." + (
+            " No longer step was looked at." if cadence["longest"] else ""
+        )
+        yield Row("Steps per teacher call", f"{cadence['k_steps']}", "", None, advice)
     stretches = run.settings.get("students_stretches")
     if stretches:
         yield Row(

@@ -6,7 +6,8 @@ How the answers come about is in `mlff_sim.simulation.predictor` and, the physic
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -253,3 +254,22 @@ def windows(modes: tuple[Mode, ...], max_outer_fs: float) -> list[tuple[float, f
             out.append((end - width, end + width, mode.growth))
             n += 1
     return sorted(out)
+
+
+def frozen(outlook: Outlook, config: CadenceConfig) -> dict[str, Any]:
+    """The recommended cadence of a run, and what it was chosen from.
+
+    Returns:
+        "k_steps"; "longest", True where no longer step was looked at; "predicted", what is expected of it.
+
+    Raises:
+        InputError: not even k = 2 is within the limits.
+    """
+    k = outlook.nve if config.ensemble == "nve" else outlook.nvt
+    step = outlook.step(k)
+    if step is None:
+        raise InputError(
+            f"k_steps = 'auto': no outer step of scheme '{outlook.scheme}' is predicted to hold for {config.ensemble}; "
+            "distil a better student, take more friction, or give a number. mlff-sim cadence shows why."
+        )
+    return {"k_steps": step.k, "longest": step is outlook.steps[-1], "predicted": asdict(step)}

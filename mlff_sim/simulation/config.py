@@ -15,7 +15,7 @@ ENSEMBLES = ("nve", "nvt")
 SCHEMES = ("respa", "mollified", "ghmc")
 INTEGRATORS = ("baoab", "obabo")
 AUTO = "auto"
-"""For `k_steps`: found out in the warm-up, then frozen."""
+"""For `k_steps`: found out before production, then frozen."""
 CHECKPOINT_STEPS = 200
 """Outer steps between checkpoints of a long run; fixed by the settings, because the teacher's memory is dropped there."""
 
@@ -33,8 +33,9 @@ class RunConfig:
         student: registry name or file of the cheap model; None for plain dynamics of the teacher alone.
         ensemble: "nve" (velocity Verlet inside) or "nvt" (BAOAB inside).
         timestep_fs: inner time step.
-        k_steps: inner steps per teacher call; 1 for plain dynamics. "auto", of "ghmc": the length of its trajectories is
-            tuned in the warm-up, see `mlff_sim.simulation.tuning`.
+        k_steps: inner steps per teacher call; 1 for plain dynamics. "auto" finds it before production and keeps it: for
+            "respa" and "mollified" it is predicted (`mlff_sim.simulation.predictor`), for "ghmc" tried out in the warm-up
+            (`mlff_sim.simulation.tuning`).
         duration_ps: of production.
         temperature_K: of the bath, of drawn velocities, and of the guard.
         friction_per_ps: of the bath.
@@ -171,15 +172,15 @@ class RunConfig:
         """Refuse numbers of steps that make no sense."""
         if isinstance(self.k_steps, str) and self.k_steps != AUTO:
             raise InputError(
-                f"k_steps = '{self.k_steps}' is no integer and not 'auto', which tunes it in the warm-up and then keeps it; "
+                f"k_steps = '{self.k_steps}' is no integer and not 'auto', which finds it before production and then keeps it; "
                 "a cadence that adapts in production does not keep the ensemble and is not offered."
             )
         if self.k_steps == AUTO:
-            if self.scheme != "ghmc":
-                raise InputError(f"k_steps = 'auto' is for scheme 'ghmc' so far; give '{self.scheme}' a whole number.")
+            if self.middle is not None:
+                raise InputError("k_steps = 'auto' is for two models; with a middle one, give a whole number.")
             if self.proposal_steps is not None:
                 raise InputError("k_steps = 'auto' tunes trajectories of the student alone; give it or proposal_steps.")
-            if not self.equilibrate_ps:
+            if self.scheme == "ghmc" and not self.equilibrate_ps:
                 raise InputError("k_steps = 'auto' is tuned in the warm-up; give some equilibrate_ps.")
         elif not isinstance(self.k_steps, int) or self.k_steps < 1:
             raise InputError(

@@ -172,6 +172,7 @@ class Production:
             "streams": [stream.bit_generator.state for stream in s.bath.streams] if s.bath else [],
             "com_removed": self.writer.settings["com_removed"],
             "tuning": self.writer.settings.get("tuning"),
+            "cadence": self.writer.settings.get("cadence"),
         }
         saved: dict[str, Any] = {"positions": s.state.positions, "momenta": s.state.momenta, "heat": s.heat}
         saved |= {"residual_sum": self.residual_sum, "residual_steps": np.array(self.residual_steps)}

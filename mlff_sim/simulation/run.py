@@ -20,9 +20,11 @@ from mlff_sim.models.registry import load_model, resolve, student_name
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settings, versions
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
+from mlff_sim.simulation.cadence import CadenceConfig, frozen
 from mlff_sim.simulation.clock import Baseline
 from mlff_sim.simulation.config import AUTO, RunConfig
 from mlff_sim.simulation.guards import Guard
+from mlff_sim.simulation.predictor import Predictor
 from mlff_sim.simulation.production import Production
 from mlff_sim.simulation.tuning import choose, jumps, ladder, unit_steps
 from mlff_sim.state import State, at_rest, maxwell_boltzmann
@@ -76,7 +78,7 @@ class Run:
                 f"teacher_workers = {config.teacher_workers} for {self.replicas} replica{'s' * (self.replicas > 1)}: "
                 f"a replica is evaluated in one process; use at most {self.replicas}."
             )
-        self.ladder = ladder(config, self.replicas) if config.k_steps == AUTO else None
+        self.ladder = ladder(config, self.replicas) if config.k_steps == AUTO and config.scheme == "ghmc" else None
         self.bonds = covalent_bonds(self.atoms)
         if config.hydrogen_mass is not None:
             _repartition(frames, self.bonds, config.hydrogen_mass)
@@ -203,8 +205,10 @@ class Run:
         if self.action == "finished":
             return self.status
         _limit_threads(len(self.atoms))
-        self.writer.open()
         saved = self.writer.checkpoint() if self.action == "resume" else None
+        if self.config.k_steps == AUTO and self.config.scheme != "ghmc":
+            self.config = self._foretold(saved)
+        self.writer.open()
         config = self.config
         baseline = Baseline(config, self.atoms) if config.student and config.baseline else None
         stepper = self._stepper(config.ensemble, self.start, config.seed, config.compile)
@@ -245,6 +249,34 @@ class Run:
         stepper.forces.reset()
         stepper.restart(stepper.state, bath)
         return choose(rungs, accepted, jumped)
+
+    def _foretold(self, saved: dict[str, Array] | None) -> RunConfig:
+        """The settings with the cadence that is predicted to hold, or was when the run began; run.json will say so."""
+        config = self.config
+        if saved:
+            found = json.loads(str(saved["json"]))["cadence"]
+        else:
+            asked = CadenceConfig(
+                config.structure,
+                config.teacher,
+                str(config.student),
+                (config.scheme,),
+                config.ensemble,
+                config.temperature_K,
+                config.friction_per_ps,
+                config.timestep_fs,
+                friction_by_element=config.friction_by_element,
+                hydrogen_mass=config.hydrogen_mass,
+                seed=config.seed,
+            )
+            models = self.providers["teacher"], self.providers["student"]
+            outlook = Predictor(asked, self.atoms, *models, self.progress).cadence(timing=False).outlooks[0]
+            for model in models:
+                model.reset()
+            found = frozen(outlook, asked)
+        settled = replace(config, k_steps=found["k_steps"])
+        self.writer.settings |= {**_layout(settled), "cadence": found}
+        return settled
 
     def _settle(self, stepper: Metropolis, tuning: dict[str, Any]) -> RunConfig:
         """Freeze the length that was chosen, and say so in run.json."""
