@@ -71,6 +71,10 @@ class HybridDynamics(MolecularDynamics):
     ) -> None:
         """Check, load the models, and be ready at the atoms' state; nothing is evaluated yet."""
         inner_fs = timestep / units.fs
+        if isinstance(k_steps, str):
+            raise InputError(
+                f"k_steps = '{k_steps}': HybridDynamics has no warm-up to tune it in; give a whole number."
+            )
         RunConfig(  # checks what the two have in common
             "atoms",
             "teacher",
