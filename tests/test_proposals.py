@@ -275,12 +275,13 @@ class Until:
 
 @pytest.mark.parametrize("how", ["auto", "respa"])
 def test_resumed_exactly(how: str, settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interrupted in the tuning and in production; the length is tuned once and stays."""
+    """Interrupted in the tuning, just after it and in production; the length is tuned once and stays."""
     monkeypatch.setattr("mlff_sim.simulation.config.CHECKPOINT_STEPS", 2)
     if how == "respa":
         settings = replace(settings, k_steps=3, proposal_steps=4, equilibrate_ps=0.1)
     whole = run(settings, tmp_path / "whole")
-    for note, after in (("equilibration", 3 if how == "auto" else -80), ("production", 3)):
+    early = ("equilibration", 3 if how == "auto" else -80)
+    for note, after in (early, ("compiling and timing", -1), ("production", 3)):
         with pytest.raises(Interrupted):
             run(settings, tmp_path / "broken", resume=True, progress=Until(note, after))
     assert (tmp_path / "broken" / "segments" / "checkpoint.npz").exists()

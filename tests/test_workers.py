@@ -23,8 +23,11 @@ from mlff_sim.acceleration import Execution
 from mlff_sim.errors import InputError, MissingExtra, NonFinite, SimulationStopped
 from mlff_sim.models.registry import load_model
 from mlff_sim.models.workers import Workers, _packed, _unpacked
+from mlff_sim.report import rows
 from mlff_sim.runfolder import read_run
 from mlff_sim.simulation import RunConfig, run
+from mlff_sim.simulation.clock import Baseline
+from mlff_sim.validation import assess
 
 FACTORIES = '''
 """Calculators that fail, each in its own way, when the first atom is beyond 50 A."""
@@ -190,6 +193,9 @@ def test_a_run_is_the_same_and_is_taken_up_with_any_number(student_file: Path, t
     assert settings["teacher_workers"] == 3 and "teacher_workers" not in settings["config"]
     assert settings["timing"]["predicted_speedup"] > 0 and settings["teacher_calls"] == 3 * 41
 
+    told = [row.advice for row in rows(assess([read_run(tmp_path / "3")])) if row.quantity == "Speed-up, measured"]
+    assert len(told) == 1 and "In both the teacher had 3 processes." in told[0]
+
     class Interrupted(Exception):
         pass
 
@@ -204,6 +210,15 @@ def test_a_run_is_the_same_and_is_taken_up_with_any_number(student_file: Path, t
     run(replace(config, teacher_workers=2), tmp_path / "broken", resume=True)
     assert arrays(tmp_path / "broken") == arrays(one)
     assert arrays(run(replace(config, seed=1), tmp_path / "other")) != arrays(one)
+
+
+def test_the_baseline_has_as_many_processes_and_a_replica_for_each(ethanol: Atoms, thermal: Any) -> None:
+    """So that the speed-up is a comparison on equal processors: 25 + 25 steps and the start, of two of three replicas."""
+    config = RunConfig("ethanol", "morse", "harmonic", replicas=3, teacher_workers=2)
+    baseline = Baseline(config, ethanol)
+    assert isinstance(baseline.table.providers["teacher"], Workers)
+    assert baseline.block(thermal(3)) > 0
+    assert baseline.table.calls["teacher"] == 2 * (2 * 25 + 1)
 
 
 @pytest.mark.parametrize(

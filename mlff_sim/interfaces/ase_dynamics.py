@@ -82,6 +82,10 @@ class HybridDynamics(MolecularDynamics):
     ) -> None:
         """Check, load the models, and be ready at the atoms' state; nothing is evaluated yet."""
         inner_fs = timestep / units.fs
+        if isinstance(k_steps, str):
+            raise InputError(
+                f"k_steps = '{k_steps}': HybridDynamics has no warm-up to find it in; give a whole number, mlff-sim cadence knows one."
+            )
         config = RunConfig(  # checks what the two have in common
             "atoms",
             "teacher",

@@ -72,7 +72,7 @@ class Workers:
             self.close()
             raise
         folders = [f.pop("folder") for f in facts.values()]
-        if folders[0] is not None and folders[0] in folders[1:]:
+        if folders[0] is not None and len(set(folders)) < workers:
             self.close()
             raise InputError(
                 f"'{name}' works through files, and {workers} processes would overwrite each other's in '{folders[0]}'; "

@@ -33,6 +33,7 @@ RECIPE = (
     "temperature_K",
     "timestep_fs",
     "k_steps",
+    "proposal_steps",
     "friction_per_ps",
     "friction_by_element",
     "integrator",

@@ -14,6 +14,7 @@ def test_prediction_by_hand() -> None:
     assert predicted_speedup(20, 1.0, 1.2, 0.04) == pytest.approx(10.0)
     assert predicted_speedup(1, 1.0, 1.0, 0.0) == 1.0
     assert predicted_speedup(20, 1.0, 1.16, 0.04, student_calls=21) == pytest.approx(10.0)
+    assert predicted_speedup(20, 1.0, 1.2, 0.04, teacher_calls=2) == pytest.approx(6.25)
 
 
 def test_exact_blocks() -> None:
