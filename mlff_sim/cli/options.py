@@ -25,7 +25,10 @@ Ensemble = Annotated[
 TimestepFs = Annotated[float, typer.Option("--timestep-fs", help="Inner time step.")]
 DurationPs = Annotated[float, typer.Option("--duration-ps", help="Length of production.")]
 TemperatureK = Annotated[float, typer.Option("--temperature-K", help="Bath, and velocities that are drawn.")]
-FrictionPerPs = Annotated[float, typer.Option("--friction-per-ps", help="Langevin friction.")]
+FrictionPerPs = Annotated[
+    float | None,
+    typer.Option("--friction-per-ps", help="Langevin friction. [default: 1; 10 for sinr and regulated]"),
+]
 EquilibratePs = Annotated[float, typer.Option("--equilibrate-ps", help="NVT before production, not recorded.")]
 Every = Annotated[
     int | None,

@@ -17,7 +17,7 @@ from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.registry import bind, student_name
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
-from mlff_sim.simulation.config import RunConfig
+from mlff_sim.simulation.config import BOUNDED, RunConfig
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.state import State
 from mlff_sim.structure import covalent_bonds
@@ -84,6 +84,10 @@ class HybridDynamics(MolecularDynamics):
             seed=seed,
             scheme=scheme,
         )
+        if scheme in BOUNDED:
+            raise InputError(
+                f"HybridDynamics hands ASE momenta that are m v, and scheme '{scheme}' has others; use mlff-sim hybrid, run()."
+            )
         _check(atoms)
         if teacher is None and atoms.calc is None:
             raise InputError("which teacher? Give teacher=..., or attach a calculator to the atoms.")

@@ -59,6 +59,7 @@ def results(assessment: Assessment) -> dict[str, Any]:
         if main.residual is None or not main.residual.size
         else {"force_mae_meV_per_A": float(main.residual.mean())},
         "ghmc": _ghmc(main),
+        "physical_time": main.settings.get("physical_time", True),
         "student": None if student is None else {"force_mae_meV_per_A": errors.get("force_mae_meV_per_A")},
         "runs": [_run(run) for run in assessment.runs],
     }

@@ -147,6 +147,15 @@ def _reported(run: RunAssessment) -> Iterator[Row]:
         )
         value = f"{number(g.effective_samples)}{rate}"
         yield Row("Effective samples", value, "", None, f"Of the slowest of {len(g.effective)}: {g.slowest}.")
+    if not run.settings.get("physical_momenta", True):
+        yield Row(
+            "Sampled",
+            f"positions only ({run.settings['scheme']})",
+            "",
+            None,
+            "Velocities are bounded, so that no outer step resonates. Positions are canonical; momenta are not Maxwell's, "
+            "and time is not physical: no rates, spectra or temperatures from this run.",
+        )
     stretches = run.settings.get("students_stretches")
     if stretches:
         yield Row(

@@ -10,7 +10,11 @@ from mlff_sim.acceleration import Acceleration, Execution
 from mlff_sim.errors import InputError
 
 ENSEMBLES = ("nve", "nvt")
-SCHEMES = ("respa", "mollified", "ghmc")
+SCHEMES = ("respa", "mollified", "ghmc", "sinr", "regulated")
+BOUNDED = ("sinr", "regulated")
+"""Schemes with bounded velocities, whose momenta are not Maxwell's."""
+SAMPLERS = ("ghmc", *BOUNDED)
+"""Schemes that sample at constant temperature and have no physical time."""
 CHECKPOINT_STEPS = 200
 """Outer steps between checkpoints of a long run; fixed by the settings, because the teacher's memory is dropped there."""
 
@@ -28,7 +32,7 @@ class RunConfig:
         k_steps: inner steps per teacher call; 1 for plain dynamics.
         duration_ps: of production.
         temperature_K: of the bath, of drawn velocities, and of the guard.
-        friction_per_ps: of the bath.
+        friction_per_ps: of the bath; None takes 1/ps, or 10/ps where it is that of thermostats ("sinr", "regulated").
         equilibrate_ps: BAOAB with the same models before production, not recorded.
         every: outer steps between recorded frames; None chooses about 10 fs.
         replicas: copies, each with its own random stream; None takes the number of frames in the structure.
@@ -37,7 +41,9 @@ class RunConfig:
         scheme: how the teacher corrects: "respa" kicks with teacher minus student; "mollified" takes this residual
             with the X-H bonds at fixed lengths, so that those stretches are the student's and cannot resonate; "ghmc"
             accepts or refuses trajectories of `k_steps` steps of the student, which samples the teacher's ensemble
-            exactly and has no time.
+            exactly and has no time; "sinr" and "regulated" kick as "respa" does and bound all velocities, so that no
+            kick can resonate (`integrators/isokinetic.py`): canonical in positions only, without time; the friction is
+            the rate at which their thermostats forget, and 10/ps does best for fast modes.
         compile: compile the inner loop.
         compile_teacher: compile a teacher that is a graph network (MACE, `module:`), which takes a minute at every start.
         amp: bfloat16 products in the student's hidden layers.
@@ -51,7 +57,7 @@ class RunConfig:
     k_steps: int = 1
     duration_ps: float = 10.0
     temperature_K: float = 300.0
-    friction_per_ps: float = 1.0
+    friction_per_ps: float | None = None
     equilibrate_ps: float = 0.0
     every: int | None = None
     replicas: int | None = None
@@ -68,6 +74,8 @@ class RunConfig:
             raise InputError(f"ensemble '{self.ensemble}' is unknown; choose one of: {', '.join(ENSEMBLES)}.")
         if self.scheme not in SCHEMES:
             raise InputError(f"scheme '{self.scheme}' is unknown; choose one of: {', '.join(SCHEMES)}.")
+        if self.friction_per_ps is None:  # a frozen instance allows no plain assignment
+            object.__setattr__(self, "friction_per_ps", 10.0 if self.scheme in BOUNDED else 1.0)
         for name in ("timestep_fs", "duration_ps", "temperature_K"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0):
@@ -84,13 +92,14 @@ class RunConfig:
             raise InputError(f"k_steps = {self.k_steps} needs a student; plain dynamics has k_steps = 1.")
         if self.student is None and self.scheme != "respa":
             raise InputError(f"scheme '{self.scheme}' needs a student; it is a way to combine two models.")
-        if self.scheme == "ghmc" and self.ensemble != "nvt":
+        if self.scheme in SAMPLERS and self.ensemble != "nvt":
             raise InputError(
-                f"scheme 'ghmc' samples at constant temperature; ensemble '{self.ensemble}' needs another."
+                f"scheme '{self.scheme}' samples at constant temperature; ensemble '{self.ensemble}' needs another."
             )
-        if self.scheme == "ghmc" and self.friction_per_ps == 0:
+        if self.scheme in SAMPLERS and self.friction_per_ps == 0:
+            what = "momenta" if self.scheme == "ghmc" else "random numbers"
             raise InputError(
-                "scheme 'ghmc' with friction_per_ps = 0 never draws momenta, and does not sample; give some."
+                f"scheme '{self.scheme}' with friction_per_ps = 0 never draws {what}, and does not sample; give some."
             )
         if self.every is not None and self.every < 1:
             raise InputError(f"every = {self.every} must be at least 1 (outer steps between frames).")

@@ -20,7 +20,7 @@ from mlff_sim.progress import Progress, Silent
 from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settings, versions
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.clock import Baseline
-from mlff_sim.simulation.config import RunConfig
+from mlff_sim.simulation.config import BOUNDED, SAMPLERS, RunConfig
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.production import Production
 from mlff_sim.state import State, maxwell_boltzmann
@@ -128,6 +128,8 @@ class Run:
             "replicas": self.replicas,
             "outer_step_fs": config.outer_step_fs,
             "com_removed": self.com_removed,
+            "physical_time": config.scheme not in SAMPLERS,
+            "physical_momenta": config.scheme not in BOUNDED,
             "structure": {
                 "file": config.structure,
                 "formula": self.atoms.get_chemical_formula("hill"),
