@@ -176,11 +176,11 @@ def _called(segment: Segment, *arguments: Tensor) -> tuple[Tensor, ...]:
 
 
 def _pieces(flows: Scheme) -> list[Scheme]:
-    """A segment as it is, or, if it is long and draws no noise, in pieces that end with kicks and are mostly alike.
+    """A segment as it is, or, if it is long, in pieces that end with kicks and are mostly alike.
 
     A compiler unrolls all steps of a segment, and takes seconds for each; long trajectories repeat one piece instead.
     """
-    if _evaluations(flows) <= LONGEST or any(isinstance(flow, Bath) for flow, _ in flows):
+    if _evaluations(flows) <= LONGEST:
         return [flows]
     units: list[Scheme] = [()]
     for item in flows:
