@@ -57,12 +57,12 @@ class RunData:
         potential_energy: eV, teacher's (the model's in a plain run), shape (rows, R).
         kinetic_energy: eV, shape (rows, R).
         heat: eV, put in by the bath since the start, shape (rows, R).
-        conserved: eV, K + U - heat, shape (rows, R).
+        conserved: eV, K + U - heat, shape (rows, R); K is that of the scheme, with bounded velocities L kT sum ln cosh.
         residual_mae: eV/A, mean |teacher - student| over components since the previous row, shape (rows, R), of the
             middle model where there is one in between; None in plain runs.
         accepted: proposals accepted since the previous row, shape (rows, R); None where nothing is proposed.
         positions: A, shape (rows, R, n, 3).
-        momenta: (eV u)^1/2, shape (rows, R, n, 3).
+        momenta: (eV u)^1/2, shape (rows, R, n, 3); those of the scheme, which with bounded velocities are not m v.
         wall: wall-clock figures by name.
     """
 

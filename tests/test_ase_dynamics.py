@@ -186,7 +186,7 @@ def test_mistakes(moving: Atoms, cli: Callable[..., Any]) -> None:
         ({"atoms": held}, "constraints, and the atoms have FixAtoms"),
         ({"teacher": None}, "which teacher"),
         ({"k_steps": 0}, "k_steps = 0"),
-        ({"k_steps": "auto", "scheme": "ghmc", "temperature_K": 300}, "HybridDynamics has no warm-up to tune it in"),
+        ({"k_steps": "auto", "scheme": "ghmc", "temperature_K": 300}, "HybridDynamics has no warm-up to find it in"),
         ({"scheme": "magic"}, "'magic' is unknown"),
         ({"scheme": "ghmc"}, "constant temperature"),
         ({"timestep": -1.0}, "timestep_fs"),

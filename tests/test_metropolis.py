@@ -222,20 +222,21 @@ def test_respa_proposals_are_exact_too() -> None:
     assert s.accepted.sum() / s.proposals > plain.accepted.sum() / plain.proposals
 
 
-def test_long_trajectories_are_compiled_in_pieces(ethanol: Atoms, make_student: Any, thermal: Any) -> None:
-    """The pieces are the trajectory, mostly one and the same, and take it where the whole takes it."""
-    student = make_student(ethanol)
-    scheme = merged(substeps(verlet("student"), 100))
+@pytest.mark.parametrize("bath", [False, True])
+def test_long_trajectories_are_compiled_in_pieces(bath: bool, ethanol: Atoms, make_student: Any, thermal: Any) -> None:
+    """The pieces are the trajectory, mostly one and the same, and take it where the whole takes it, noise included."""
+    student, inner = make_student(ethanol), (baoab if bath else verlet)("student")
+    scheme = merged(substeps(inner, 100))
     pieces = _pieces(scheme)
     assert tuple(item for piece in pieces for item in piece) == scheme
     assert len(pieces) == 8 and len(set(pieces)) == 3
-    assert _pieces(merged(substeps(verlet("student"), 30))) == [merged(substeps(verlet("student"), 30))]
-    assert len(_pieces(substeps(baoab("student"), 100))) == 1, "noise is drawn for a segment"
+    assert _pieces(merged(substeps(inner, 30))) == [merged(substeps(inner, 30))]
     ends = []
     for kind in (Stepper, FusedStepper):
         table = ForceTable({"student": student})
         more = {"compile": False} if kind is FusedStepper else {}
-        s = kind(scheme, 100 * 0.5 * FS, ethanol.get_masses(), table, thermal(2), **more)
+        heat = Langevin(300.0, 1.0, 0, 2) if bath else None
+        s = kind(scheme, 100 * 0.5 * FS, ethanol.get_masses(), table, thermal(2), heat, **more)
         s.step()
         assert table.calls["student"] == 2 * 101
         ends.append(s.state)

@@ -24,7 +24,7 @@ def cadence(
         str, typer.Option("--student", metavar="FILE", help="Student file, shipped student, or any model name.")
     ],
     ensemble: o.Ensemble = "nvt",
-    friction_per_ps: o.FrictionPerPs = "1",
+    friction_per_ps: o.FrictionPerPs = None,
     scheme: Annotated[
         str, typer.Option("--scheme", metavar="respa|mollified|both", help="How the teacher would correct.")
     ] = "both",
@@ -67,7 +67,7 @@ def cadence(
         schemes=SCHEMES if scheme == "both" else (scheme,),
         ensemble=ensemble,
         temperature_K=temperature_K,
-        friction_per_ps=friction,
+        friction_per_ps=1.0 if friction is None else friction,
         friction_by_element=by_element,
         hydrogen_mass=hydrogen_mass,
         timestep_fs=timestep_fs,

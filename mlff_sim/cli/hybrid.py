@@ -39,7 +39,7 @@ def hybrid(
     ] = None,
     duration_ps: o.DurationPs = 10.0,
     temperature_K: o.TemperatureK = 300.0,
-    friction_per_ps: o.FrictionPerPs = "1",
+    friction_per_ps: o.FrictionPerPs = None,
     equilibrate_ps: o.EquilibratePs = 0.0,
     every: o.Every = None,
     replicas: o.Replicas = None,
@@ -51,9 +51,10 @@ def hybrid(
         str,
         typer.Option(
             "--scheme",
-            metavar="respa|mollified|ghmc",
+            metavar="respa|mollified|ghmc|sinr|regulated",
             help="How the teacher corrects: at every atom; with X-H stretches left to the student (longer steps); or by "
-            "accepting trajectories of K student steps, which samples its ensemble exactly and has no time.",
+            "accepting trajectories of K student steps, which samples its ensemble exactly and has no time; or with "
+            "bounded velocities (sinr, regulated), which resonate with nothing and have no time either.",
         ),
     ] = "respa",
     middle: Annotated[

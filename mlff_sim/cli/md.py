@@ -18,7 +18,7 @@ def md(
     timestep_fs: o.TimestepFs = 0.5,
     duration_ps: o.DurationPs = 10.0,
     temperature_K: o.TemperatureK = 300.0,
-    friction_per_ps: o.FrictionPerPs = "1",
+    friction_per_ps: o.FrictionPerPs = None,
     equilibrate_ps: o.EquilibratePs = 0.0,
     every: o.Every = None,
     replicas: o.Replicas = None,

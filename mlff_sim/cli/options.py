@@ -26,8 +26,12 @@ TimestepFs = Annotated[float, typer.Option("--timestep-fs", help="Inner time ste
 DurationPs = Annotated[float, typer.Option("--duration-ps", help="Length of production.")]
 TemperatureK = Annotated[float, typer.Option("--temperature-K", help="Bath, and velocities that are drawn.")]
 FrictionPerPs = Annotated[
-    str,
-    typer.Option("--friction-per-ps", metavar="G[,EL=G]", help="Langevin friction; '5,H=20' gives an element its own."),
+    str | None,
+    typer.Option(
+        "--friction-per-ps",
+        metavar="G[,EL=G]",
+        help="Langevin friction; '5,H=20' gives an element its own. [default: 1; 10 for sinr and regulated]",
+    ),
 ]
 Integrator = Annotated[
     str,
@@ -80,12 +84,14 @@ TeacherWorkers = Annotated[
 Amp = Annotated[bool, typer.Option("--amp", help="bfloat16 products in the student's hidden layers.")]
 
 
-def friction(text: str) -> tuple[float, dict[str, float]]:
-    """Friction for all, and of elements that have their own, from "5" or "5,H=20,O=2".
+def friction(text: str | None) -> tuple[float | None, dict[str, float]]:
+    """Friction for all, and of elements that have their own, from "5" or "5,H=20,O=2"; None where nothing was said.
 
     Raises:
         InputError: anything else, or an element twice.
     """
+    if text is None:
+        return None, {}
     first, *rest = text.split(",")
     try:
         own = {element.strip(): float(value) for element, value in (part.split("=") for part in rest)}

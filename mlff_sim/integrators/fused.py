@@ -20,8 +20,9 @@ from torch import Tensor
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, Evaluation
 from mlff_sim.integrators.force_table import MOLLIFIED, ForceTable
+from mlff_sim.integrators.isokinetic import THERMOSTATTED, Bounded
 from mlff_sim.integrators.mollifier import at_fixed_length
-from mlff_sim.integrators.schemes import Bath, Drift, Flow, Kick, Scheme
+from mlff_sim.integrators.schemes import Bath, Drift, Fade, Flow, Kick, Scale, Scheme
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.student import Student
 from mlff_sim.state import State
@@ -29,7 +30,7 @@ from mlff_sim.state import State
 PIECE, LONGEST = 16, 40
 """Inner steps compiled as one piece of a longer trajectory, and the longest that is compiled whole."""
 
-Segment = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, ...]]
+Segment = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, ...]]
 
 
 class FusedStepper(Stepper):
@@ -86,14 +87,19 @@ class FusedStepper(Stepper):
         steps: list[tuple[Flow, float | Tensor, float | Tensor]] = []
         for flow, fraction in flows:
             t = self.timestep * float(fraction)
-            if isinstance(flow, Bath):
+            if isinstance(flow, Bath) and not isinstance(flow, Fade):
                 assert self.bath is not None
                 c, s = (v if isinstance(v, float) else torch.from_numpy(v) for v in self.bath.coefficients(t))
                 steps.append((flow, c, s))
             else:
                 steps.append((flow, t, 0.0))
 
-        def run(x: Tensor, p: Tensor, f: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        bounded = None
+        if self.thermostatted:
+            assert self.bath is not None
+            bounded = Bounded(torch.from_numpy(self.masses), self.bath.kT, float(self.bath.friction), torch)
+
+        def run(x: Tensor, p: Tensor, extension: Tensor, f: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
             heat = torch.zeros(x.shape[0], dtype=x.dtype)
             energy = torch.zeros(x.shape[0], dtype=f.dtype)
             stale, draw = False, 0
@@ -103,6 +109,13 @@ class FusedStepper(Stepper):
                         energy, f = network(x)
                         stale = False
                     p = p + a * f.to(p.dtype)
+                elif isinstance(flow, THERMOSTATTED):
+                    assert bounded is not None and isinstance(a, float)
+                    draws = isinstance(flow, Fade)
+                    x, new, extension = bounded.act(flow, a, x, p, extension, noise[draw] if draws else None)
+                    if isinstance(flow, Scale):
+                        heat = heat + bounded.kinetic(new) - bounded.kinetic(p)
+                    p, draw, stale = new, draw + draws, stale or isinstance(flow, Drift)
                 elif isinstance(flow, Drift):
                     x = x + a * (p * inverse)
                     stale = True
@@ -113,7 +126,7 @@ class FusedStepper(Stepper):
                     heat = heat + 0.5 * ((new * new - p * p) * inverse).sum((1, 2))
                     p, draw = new, draw + 1
             # What the slow kick asks for next: the student at A(x).
-            return x, p, heat, energy, f, *(network(at_fixed_length(x, *bonds)) if bonds else ())
+            return x, p, extension, heat, energy, f, *(network(at_fixed_length(x, *bonds)) if bonds else ())
 
         # Where nvcc is installed and no GPU is, torch's compiler says so on every start.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
@@ -137,10 +150,10 @@ class FusedStepper(Stepper):
         dtype = self.student.network.mean.dtype
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's compiler warns about its own internals on first use
-            arrays = (start_x, start_p, before.forces, noise)
-            x, p, f, draws = (torch.from_numpy(array) for array in arrays)
-            x, p, heat, *answers = _called(segment, x, p, f.to(dtype), draws)
-        self.state = State(x.numpy(), p.numpy())
+            arrays = (start_x, start_p, self.extension, before.forces, noise)
+            x, p, extension, f, draws = (torch.from_numpy(array) for array in arrays)
+            x, p, extension, heat, *answers = _called(segment, x, p, extension, f.to(dtype), draws)
+        self.state, self.extension = State(x.numpy(), p.numpy()), extension.numpy()
         self.heat = self.heat + heat.numpy()
         self.forces.move(self.state.positions)
         seconds, calls = time.perf_counter() - start, [evaluations * len(x), len(x)]
@@ -167,11 +180,11 @@ def _called(segment: Segment, *arguments: Tensor) -> tuple[Tensor, ...]:
 
 
 def _pieces(flows: Scheme) -> list[Scheme]:
-    """A segment as it is, or, if it is long and draws no noise, in pieces that end with kicks and are mostly alike.
+    """A segment as it is, or, if it is long, in pieces that end with kicks and are mostly alike.
 
     A compiler unrolls all steps of a segment, and takes seconds for each; long trajectories repeat one piece instead.
     """
-    if _evaluations(flows) <= LONGEST or any(isinstance(flow, Bath) for flow, _ in flows):
+    if _evaluations(flows) <= LONGEST:
         return [flows]
     units: list[Scheme] = [()]
     for item in flows:

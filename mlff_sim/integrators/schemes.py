@@ -29,7 +29,31 @@ class Bath:
     """Exact Ornstein-Uhlenbeck step of the momenta over the time t."""
 
 
-Flow = Kick | Drift | Bath
+@dataclass(frozen=True, slots=True)
+class Glide(Drift):
+    """x += t v(p) at a bounded velocity; this and the flows below are those of `isokinetic.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feel:
+    """xi += t G(p): the thermostats, one for each degree of freedom, feel how hot its momentum is."""
+
+    law: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """dp/dt = xi g(p) over the time t: the thermostats act."""
+
+    law: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fade(Bath):
+    """Exact Ornstein-Uhlenbeck step of the thermostats over the time t."""
+
+
+Flow = Kick | Drift | Bath | Feel | Scale
 Scheme = tuple[tuple[Flow, Fraction], ...]
 
 HALF = Fraction(1, 2)

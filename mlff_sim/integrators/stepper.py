@@ -8,7 +8,8 @@ import numpy as np
 
 from mlff_sim.forces import Array
 from mlff_sim.integrators.force_table import ForceTable
-from mlff_sim.integrators.schemes import Bath, Drift, Flow, Kick, Scheme, merged
+from mlff_sim.integrators.isokinetic import THERMOSTATTED, Bounded
+from mlff_sim.integrators.schemes import Bath, Drift, Fade, Flow, Kick, Scale, Scheme, merged
 from mlff_sim.state import State, at_rest, kinetic_energy
 from mlff_sim.units import KB, PS
 
@@ -68,6 +69,8 @@ class Stepper:
     Attributes:
         state: positions and momenta now.
         heat: eV, shape (replicas,), energy the bath has put in since the start. `K + U - heat` is conserved.
+        extension: variables of thermostats, each for every degree of freedom, shape (variables, replicas, n, 3); with
+            the state and the bath's streams this is all that the next step depends on.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Stepper:
         if bath is None and any(isinstance(flow, Bath) for flow, _ in scheme):
             raise ValueError("the scheme has a bath flow and no bath was given.")
         self.masses = np.asarray(masses, dtype=np.float64)
+        self.thermostatted = any(isinstance(flow, THERMOSTATTED) for flow, _ in scheme)
         self.kicks = list(dict.fromkeys(flow.force for flow, _ in scheme if isinstance(flow, Kick)))
         self.restart(state, bath)
 
@@ -92,11 +96,32 @@ class Stepper:
         self.state, self.bath = state, bath
         self.heat = np.zeros(len(state.positions))
         self.forces.move(state.positions)
+        self.extension = np.zeros((0, *state.positions.shape))
+        self.bounded: Bounded | None = None
+        if self.thermostatted:
+            assert bath is not None
+            if np.ndim(bath.friction) or bath.remove_com:
+                raise ValueError(
+                    "bounded velocities have one friction for all atoms, and no centre of mass to keep still."
+                )
+            self.bounded = Bounded(self.masses, bath.kT, float(bath.friction))
+            self.extension = self.bounded.start(bath.noise(1, state.positions.shape[1]))
 
     def step(self) -> None:
         """One outer step."""
         for flow, fraction in self.scheme:
             self.apply(flow, fraction)
+
+    def kinetic(self) -> Array:
+        """eV, shape (replicas,): the energy of the momenta."""
+        p = self.state.momenta
+        energy: Array = kinetic_energy(p, self.masses) if self.bounded is None else self.bounded.kinetic(p)
+        return energy
+
+    def thermal(self) -> State:
+        """The state, with momenta whose p^2 / m is kT on average, as equipartition wants p dK/dp to be."""
+        x, p = self.state.positions, self.state.momenta
+        return self.state if self.bounded is None else State(x, self.bounded.thermal(p))
 
     def potential(self) -> Array:
         """eV, shape (replicas,): the energy of all the forces that kick, which with `K - heat` is conserved."""
@@ -115,6 +140,15 @@ class Stepper:
         x, p = self.state.positions, self.state.momenta
         if isinstance(flow, Kick):
             self.state = State(x, p + t * self.forces[flow.force].forces)
+        elif isinstance(flow, THERMOSTATTED):
+            assert self.bath is not None and self.bounded is not None
+            noise = self.bath.noise(1, p.shape[1])[0] if isinstance(flow, Fade) else None
+            x, new, self.extension = self.bounded.act(flow, t, x, p, self.extension, noise)
+            self.state = State(x, new)
+            if isinstance(flow, Scale):
+                self.heat = self.heat + self.bounded.kinetic(new) - self.bounded.kinetic(p)
+            elif isinstance(flow, Drift):
+                self.forces.move(x)
         elif isinstance(flow, Drift):
             self.state = State(x + t * p / self.masses[:, None], p)
             self.forces.move(self.state.positions)

@@ -18,7 +18,7 @@ from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.registry import bind, student_name
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
-from mlff_sim.simulation.config import RunConfig
+from mlff_sim.simulation.config import BOUNDED, RunConfig
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.state import State
 from mlff_sim.structure import check_free, covalent_bonds, per_atom
@@ -104,6 +104,10 @@ class HybridDynamics(MolecularDynamics):
             middle=None if middle is None else "middle",
             middle_steps=middle_steps,
         )
+        if scheme in BOUNDED:
+            raise InputError(
+                f"HybridDynamics hands ASE momenta that are m v, and scheme '{scheme}' has others; use mlff-sim hybrid, run()."
+            )
         _check(atoms)
         friction = per_atom(atoms, friction_per_ps, config.friction_by_element, "friction_per_ps")
         if remove_com and (temperature_K is None or len(atoms) == 1):

@@ -66,6 +66,7 @@ def results(assessment: Assessment) -> dict[str, Any]:
         else {"force_mae_meV_per_A": float(main.residual.mean())},
         "cadence": main.settings.get("cadence"),
         "ghmc": _ghmc(main),
+        "physical_time": main.settings.get("physical_time", True),
         "student": None if student is None else {"force_mae_meV_per_A": errors.get("force_mae_meV_per_A")},
         "runs": [_run(run) for run in assessment.runs],
     }

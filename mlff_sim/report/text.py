@@ -158,6 +158,15 @@ def _reported(run: RunAssessment) -> Iterator[Row]:
             " No longer step was looked at." if cadence["longest"] else ""
         )
         yield Row("Steps per teacher call", f"{cadence['k_steps']}", "", None, advice)
+    if not run.settings.get("physical_momenta", True):
+        yield Row(
+            "Sampled",
+            f"positions only ({run.settings['scheme']})",
+            "",
+            None,
+            "Velocities are bounded, so that no outer step resonates. Positions are canonical; momenta are not Maxwell's, "
+            "and time is not physical: no rates, spectra or temperatures from this run.",
+        )
     stretches = run.settings.get("students_stretches")
     if stretches:
         yield Row(

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlff_sim.forces import Array, ForceProvider, evaluate
 from mlff_sim.integrators.force_table import MOLLIFIED, ForceTable
+from mlff_sim.integrators.isokinetic import LAWS, isokinetic
 from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.schemes import baoab, obabo, respa, substeps, verlet
@@ -22,7 +23,7 @@ class Dynamics:
     """What a step is.
 
     Attributes:
-        scheme: "respa", "mollified" or "ghmc"; see `RunConfig`. Plain dynamics where there is no student.
+        scheme: "respa", "mollified", "ghmc", "sinr" or "regulated"; see `RunConfig`. Plain dynamics where there is no student.
         timestep_fs: inner time step.
         k_steps: inner steps in an outer step.
         proposal_steps: "ghmc": outer steps of "respa" in a proposal; None proposes `k_steps` steps of the student alone.
@@ -57,14 +58,15 @@ def assemble(
         providers: "teacher" and, unless dynamics is plain, "student"; perhaps a "middle" between them.
         masses: u, shape (n,).
         state: where to start.
-        bath: for constant temperature, which "ghmc" needs; None for constant energy.
+        bath: for constant temperature, which "ghmc", "sinr" and "regulated" need; None for constant energy.
         mollifier: for "mollified".
     """
     exact = dynamics.scheme == "ghmc"
     inside = verlet if bath is None or exact else {"baoab": baoab, "obabo": obabo}[dynamics.integrator]
     fast, scheme, differences = "teacher", inside("teacher"), {}
     if "student" in providers:
-        fast, scheme = "student", respa("residual", inside("student"), dynamics.k_steps)
+        inner = isokinetic("student", dynamics.scheme) if dynamics.scheme in LAWS else inside("student")
+        fast, scheme = "student", respa("residual", inner, dynamics.k_steps)
         differences = {"residual": ("teacher", "student")}
         if dynamics.middle_steps is not None:
             m = dynamics.middle_steps

@@ -12,10 +12,14 @@ from mlff_sim.acceleration import Acceleration, Execution
 from mlff_sim.errors import InputError
 
 ENSEMBLES = ("nve", "nvt")
-SCHEMES = ("respa", "mollified", "ghmc")
 INTEGRATORS = ("baoab", "obabo")
 AUTO = "auto"
 """For `k_steps`: found out before production, then frozen."""
+SCHEMES = ("respa", "mollified", "ghmc", "sinr", "regulated")
+BOUNDED = ("sinr", "regulated")
+"""Schemes with bounded velocities, whose momenta are not Maxwell's."""
+SAMPLERS = ("ghmc", *BOUNDED)
+"""Schemes that sample at constant temperature and have no physical time."""
 CHECKPOINT_STEPS = 200
 """Outer steps between checkpoints of a long run; fixed by the settings, because the teacher's memory is dropped there."""
 
@@ -38,7 +42,7 @@ class RunConfig:
             (`mlff_sim.simulation.tuning`).
         duration_ps: of production.
         temperature_K: of the bath, of drawn velocities, and of the guard.
-        friction_per_ps: of the bath.
+        friction_per_ps: of the bath; None takes 1/ps, or 10/ps where it is that of thermostats ("sinr", "regulated").
         equilibrate_ps: BAOAB with the same models before production, not recorded.
         every: outer steps between recorded frames; None chooses about 10 fs.
         replicas: copies, each with its own random stream; None takes the number of frames in the structure.
@@ -47,7 +51,9 @@ class RunConfig:
         scheme: how the teacher corrects: "respa" kicks with teacher minus student; "mollified" takes this residual
             with the X-H bonds at fixed lengths, so that those stretches are the student's and cannot resonate; "ghmc"
             accepts or refuses trajectories of `k_steps` steps of the student, which samples the teacher's ensemble
-            exactly and has no time.
+            exactly and has no time; "sinr" and "regulated" kick as "respa" does and bound all velocities, so that no
+            kick can resonate (`integrators/isokinetic.py`): canonical in positions only, without time; the friction is
+            the rate at which their thermostats forget, and 10/ps does best for fast modes.
         proposal_steps: of "ghmc": a trajectory is that many outer steps of "respa", each of `k_steps` steps of the student,
             and as many teacher calls; None takes the student alone.
         compile: compile the inner loop.
@@ -75,7 +81,7 @@ class RunConfig:
     k_steps: int | str = 1
     duration_ps: float = 10.0
     temperature_K: float = 300.0
-    friction_per_ps: float = 1.0
+    friction_per_ps: float | None = None
     equilibrate_ps: float = 0.0
     every: int | None = None
     replicas: int | None = None
@@ -100,6 +106,8 @@ class RunConfig:
             raise InputError(f"ensemble '{self.ensemble}' is unknown; choose one of: {', '.join(ENSEMBLES)}.")
         if self.scheme not in SCHEMES:
             raise InputError(f"scheme '{self.scheme}' is unknown; choose one of: {', '.join(SCHEMES)}.")
+        if self.friction_per_ps is None:  # a frozen instance allows no plain assignment
+            object.__setattr__(self, "friction_per_ps", 10.0 if self.scheme in BOUNDED else 1.0)
         for name in ("timestep_fs", "duration_ps", "temperature_K"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0):
@@ -122,21 +130,25 @@ class RunConfig:
             raise InputError(f"k_steps = {self.k_steps} needs a student; plain dynamics has k_steps = 1.")
         if self.student is None and self.scheme != "respa":
             raise InputError(f"scheme '{self.scheme}' needs a student; it is a way to combine two models.")
-        if self.scheme == "ghmc" and self.ensemble != "nvt":
+        if self.scheme in SAMPLERS and self.ensemble != "nvt":
             raise InputError(
-                f"scheme 'ghmc' samples at constant temperature; ensemble '{self.ensemble}' needs another."
+                f"scheme '{self.scheme}' samples at constant temperature; ensemble '{self.ensemble}' needs another."
             )
-        if self.scheme == "ghmc" and not any((self.friction_per_ps, *self.friction_by_element.values())):
+        if self.scheme in SAMPLERS and not any((self.friction_per_ps, *self.friction_by_element.values())):
+            what = "momenta" if self.scheme == "ghmc" else "random numbers"
             raise InputError(
-                "scheme 'ghmc' with friction_per_ps = 0 never draws momenta, and does not sample; give some."
+                f"scheme '{self.scheme}' with friction_per_ps = 0 never draws {what}, and does not sample; give some."
             )
         if self.integrator not in INTEGRATORS:
             raise InputError(f"integrator '{self.integrator}' is unknown; choose one of: {', '.join(INTEGRATORS)}.")
-        if self.integrator != "baoab" and (self.ensemble != "nvt" or self.scheme == "ghmc"):
-            where = f"scheme '{self.scheme}'" if self.scheme == "ghmc" else f"ensemble '{self.ensemble}'"
+        if self.integrator != "baoab" and (self.ensemble != "nvt" or self.scheme in SAMPLERS):
+            where = f"scheme '{self.scheme}'" if self.scheme in SAMPLERS else f"ensemble '{self.ensemble}'"
             raise InputError(
-                f"integrator '{self.integrator}' is one of Langevin dynamics; {where} runs velocity Verlet inside."
+                f"integrator '{self.integrator}' is one of Langevin dynamics; {where} runs another inside."
             )
+        if self.scheme in BOUNDED and (self.remove_com or self.friction_by_element):
+            what = "remove_com" if self.remove_com else "friction of elements"
+            raise InputError(f"{what} is for Langevin baths; scheme '{self.scheme}' has thermostats, all alike.")
         self._check_middle()
         if self.every is not None and self.every < 1:
             raise InputError(f"every = {self.every} must be at least 1 (outer steps between frames).")
@@ -176,6 +188,8 @@ class RunConfig:
                 "a cadence that adapts in production does not keep the ensemble and is not offered."
             )
         if self.k_steps == AUTO:
+            if self.scheme in BOUNDED:
+                raise InputError(f"k_steps = 'auto' has no rule for scheme '{self.scheme}', which nothing makes resonate.")
             if self.middle is not None:
                 raise InputError("k_steps = 'auto' is for two models; with a middle one, give a whole number.")
             if self.proposal_steps is not None:

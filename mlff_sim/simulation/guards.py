@@ -76,4 +76,4 @@ class Guard:
         """One outer step under this guard."""
         with self.watching(stepper.state, step):
             stepper.step()
-        self.check(stepper.state, step)
+        self.check(stepper.thermal(), step)

@@ -20,7 +20,7 @@ from mlff_sim.runfolder import RunWriter
 from mlff_sim.simulation.clock import BASELINE_BLOCKS, Baseline, Timing, predicted_speedup
 from mlff_sim.simulation.config import RunConfig
 from mlff_sim.simulation.guards import Guard
-from mlff_sim.state import State, kinetic_energy
+from mlff_sim.state import State
 
 LAST_FRAMES = 10
 """Outer steps before a stop whose positions are kept."""
@@ -120,7 +120,7 @@ class Production:
 
     def _record(self) -> None:
         s = self.stepper
-        kinetic = kinetic_energy(s.state.momenta, s.masses)
+        kinetic = s.kinetic()
         potential = s.potential()
         row: dict[str, Any] = {
             "time_ps": self.step * self.config.outer_step_fs / 1000,
@@ -175,6 +175,7 @@ class Production:
             "cadence": self.writer.settings.get("cadence"),
         }
         saved: dict[str, Any] = {"positions": s.state.positions, "momenta": s.state.momenta, "heat": s.heat}
+        saved["extension"] = s.extension
         saved |= {"residual_sum": self.residual_sum, "residual_steps": np.array(self.residual_steps)}
         for name, e in s.forces.known.items():
             saved[f"energy:{name}"], saved[f"forces:{name}"] = e.energy, e.forces
@@ -184,7 +185,7 @@ class Production:
         """Continue from what `_checkpoint` saved."""
         s, numbers = self.stepper, json.loads(str(saved["json"]))
         s.restart(State(saved["positions"], saved["momenta"]), s.bath)
-        s.heat = saved["heat"]
+        s.heat, s.extension = saved["heat"], saved["extension"]
         for name in [k.removeprefix("energy:") for k in saved if k.startswith("energy:")]:
             s.forces.known[name] = Evaluation(saved[f"energy:{name}"], saved[f"forces:{name}"])
         for stream, state in zip(s.bath.streams if s.bath else [], numbers["streams"], strict=True):
@@ -227,7 +228,7 @@ class Production:
     def _probe(self) -> Timing | None:
         """Time teacher, student and baseline on copies; leaves the run as it was, but for the models' memory."""
         s = self.stepper
-        state, heat, known = s.state, s.heat, dict(s.forces.known)
+        state, heat, extension, known = s.state, s.heat, s.extension, dict(s.forces.known)
         streams = copy.deepcopy(s.bath.streams) if s.bath else []
         timing = None
         try:
@@ -258,7 +259,7 @@ class Production:
         except (NonFinite, RuntimeError):
             pass  # production will meet the same fault and name its step
         s.restart(state, s.bath)
-        s.heat = heat
+        s.heat, s.extension = heat, extension
         s.forces.known.update(known)
         if s.bath is not None:
             s.bath.streams = streams

@@ -22,7 +22,7 @@ from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settin
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.cadence import CadenceConfig, frozen
 from mlff_sim.simulation.clock import Baseline
-from mlff_sim.simulation.config import AUTO, RunConfig
+from mlff_sim.simulation.config import AUTO, BOUNDED, SAMPLERS, RunConfig
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.predictor import Predictor
 from mlff_sim.simulation.production import Production
@@ -150,6 +150,8 @@ class Run:
             "replicas": self.replicas,
             **_layout(config),
             "com_removed": self.com_removed,
+            "physical_time": config.scheme not in SAMPLERS,
+            "physical_momenta": config.scheme not in BOUNDED,
             "structure": {
                 "file": config.structure,
                 "formula": self.atoms.get_chemical_formula("hill"),
@@ -263,7 +265,7 @@ class Run:
                 (config.scheme,),
                 config.ensemble,
                 config.temperature_K,
-                config.friction_per_ps,
+                config.friction_per_ps or 0.0,
                 config.timestep_fs,
                 friction_by_element=config.friction_by_element,
                 hydrogen_mass=config.hydrogen_mass,

@@ -26,6 +26,11 @@ MOST_CUT = 0.2
 """Never leave out more than this share of a run."""
 
 
+BOUNDED_NOTE = (
+    "Temperature was not judged: velocities are bounded in this scheme, and only positions are canonical. "
+    "Its time is not physical."
+)
+
 RECIPE = (
     "kind",
     "ensemble",
@@ -225,7 +230,8 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
     if not any(r.drift for r in judged):
         notes.append("Energy conservation was not judged: add an NVE run (5 or more replicas).")
     if not any(r.temperatures and r.temperatures.verdict for r in judged):
-        notes.append("Temperature was not judged: add an NVT run.")
+        bounded = not all(_has_momenta(r.settings) for r in judged)
+        notes.append(BOUNDED_NOTE if bounded else "Temperature was not judged: add an NVT run.")
     if reference is None:
         notes.append("Structure was not judged: give a reference, a run of the teacher alone or a stored distribution.")
     return Assessment(judged, tuple(notes))
@@ -290,6 +296,11 @@ def reference_of(*runs: Run, block_ps: float | None = None) -> Distribution:
     return pair_distributions(positions, first.time_ps[keep], numbers, block_ps, recipe)
 
 
+def _has_momenta(settings: Mapping[str, Any]) -> bool:
+    """Whether the momenta of a run are Maxwell's; runs say so that have others."""
+    return bool(settings.get("physical_momenta", True))
+
+
 def _sound_rows(run: Run) -> NDArray[np.bool_]:
     """Frames before the first that is not finite (a run that was stopped may end in one)."""
     parts = (run.conserved, run.positions, run.momenta)
@@ -340,7 +351,12 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
     if keep.sum() >= 2:
         masses, numbers = np.asarray(structure["masses"], dtype=np.float64), np.asarray(structure["numbers"])
         target = float(settings["temperature_K"]) if nvt else None
-        temperatures = kinetic_temperatures(run.momenta[keep], masses, numbers, target, bool(settings["com_removed"]))
+        if _has_momenta(settings):
+            temperatures = kinetic_temperatures(
+                run.momenta[keep], masses, numbers, target, bool(settings["com_removed"])
+            )
+        else:
+            notes.append(BOUNDED_NOTE)
         if reference is not None:
             rdf = compare(reference_of(run), reference)
     else:
