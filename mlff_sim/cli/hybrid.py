@@ -55,6 +55,17 @@ def hybrid(
     compile: o.Compile = True,
     compile_teacher: o.CompileTeacher = False,
     amp: o.Amp = False,
+    no_guard: o.NoGuard = None,
+    energy_budget_meV: o.EnergyBudget = None,
+    on_residual: Annotated[
+        str,
+        typer.Option(
+            "--on-residual",
+            metavar="stop|relabel|ignore",
+            help="Where teacher and student differ by more than in training: stop; go on, and keep such frames with the "
+            "teacher's answers in relabel.npz; or just go on.",
+        ),
+    ] = "stop",
 ) -> int:
     r"""Run two-model dynamics: K student steps per teacher call, K + U_teacher conserved.
 
@@ -102,5 +113,8 @@ def hybrid(
         compile=compile,
         compile_teacher=compile_teacher,
         amp=amp,
+        unguarded=tuple(no_guard or ()),
+        energy_budget_meV=energy_budget_meV,
+        on_residual=on_residual,
     )
     return o.carry_out(config, out, resume)

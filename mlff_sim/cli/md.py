@@ -26,6 +26,8 @@ def md(
     resume: o.Resume = False,
     compile: o.Compile = True,
     compile_teacher: o.CompileTeacher = False,
+    no_guard: o.NoGuard = None,
+    energy_budget_meV: o.EnergyBudget = None,
 ) -> int:
     """Run velocity Verlet (nve) or BAOAB (nvt) with one model: the baseline, and useful alone.
 
@@ -47,5 +49,7 @@ def md(
         seed=seed,
         compile=compile,
         compile_teacher=compile_teacher,
+        unguarded=tuple(no_guard or ()),
+        energy_budget_meV=energy_budget_meV,
     )
     return o.carry_out(config, out, resume)

@@ -41,6 +41,8 @@ class Metropolis(Stepper):
         accepted: of these, shape (replicas,).
     """
 
+    conserving = False  # accepted changes of energy are meant
+
     def __init__(self, proposer: Stepper, bath: Langevin, target: str = "teacher") -> None:
         """Bind; nothing is evaluated yet."""
         if proposer.bath is not None or not is_symmetric(proposer.scheme):

@@ -52,7 +52,12 @@ class Stepper:
     Attributes:
         state: positions and momenta now.
         heat: eV, shape (replicas,), energy the bath has put in since the start. `K + U - heat` is conserved.
+        thermal: the momenta have a temperature, that of the bath or of the start.
+        conserving: `K + U - heat` is conserved to the accuracy of the steps; the guards rely on what these two declare.
     """
+
+    thermal = True
+    conserving = True
 
     def __init__(
         self,

@@ -19,7 +19,8 @@ from mlff_sim.models.registry import bind, student_name
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.config import RunConfig
 from mlff_sim.simulation.guards import Guard
-from mlff_sim.state import State
+from mlff_sim.simulation.temperature import Temperature
+from mlff_sim.state import State, kinetic_energy
 from mlff_sim.structure import covalent_bonds
 
 if TYPE_CHECKING:
@@ -111,7 +112,10 @@ class HybridDynamics(MolecularDynamics):
         state = _state(atoms)
         dynamics = Dynamics(scheme, inner_fs, k_steps, compile)
         self.stepper = assemble(dynamics, providers, masses, state, bath, mollifier)
-        self._guard = Guard(masses, state, 300.0 if temperature_K is None else temperature_K)
+        self._temperature = Temperature(
+            self.stepper, atoms.numbers.tolist(), 300.0 if temperature_K is None else temperature_K
+        )
+        self._guard = Guard(self.stepper, [self._temperature])
         super().__init__(atoms, k_steps * timestep, **options)
         atoms.calc = OuterPoint(self.stepper)
 
@@ -125,7 +129,7 @@ class HybridDynamics(MolecularDynamics):
         """One outer step; `forces` are ASE's business and not needed."""
         _check(self.atoms)
         self._notice(_state(self.atoms))
-        self._guard.advance(self.stepper, self.nsteps + 1)
+        self._guard.advance(self.nsteps + 1)
         # Copies: observers may write into the atoms' arrays.
         self.atoms.set_positions(self.stepper.state.positions[0].copy())
         self.atoms.set_momenta(self.stepper.state.momenta[0].copy())
@@ -136,10 +140,8 @@ class HybridDynamics(MolecularDynamics):
         before, self.stepper.state = self.stepper.state, now
         if not np.array_equal(now.positions, before.positions):
             self.stepper.forces.move(now.positions)
-        if self._guard.temperature(now) > self._guard.temperature(before):
-            # They were heated on purpose.
-            warmer = Guard(self.stepper.masses, now, 0.0)
-            self._guard = max(self._guard, warmer, key=lambda guard: guard.limit_K)
+        if kinetic_energy(now.momenta, self.stepper.masses) > kinetic_energy(before.momenta, self.stepper.masses):
+            self._temperature.warm(now)  # they were heated on purpose
 
 
 class OuterPoint(Calculator):

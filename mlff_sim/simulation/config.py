@@ -11,6 +11,9 @@ from mlff_sim.errors import InputError
 
 ENSEMBLES = ("nve", "nvt")
 SCHEMES = ("respa", "mollified", "ghmc")
+GUARDS = ("pairs", "bonds", "temperature", "energy")
+"""Guards that can be switched off. That forces are numbers and the teacher converges is always asked for."""
+ON_RESIDUAL = ("stop", "relabel", "ignore")
 CHECKPOINT_STEPS = 200
 """Outer steps between checkpoints of a long run; fixed by the settings, because the teacher's memory is dropped there."""
 
@@ -41,6 +44,11 @@ class RunConfig:
         compile: compile the inner loop.
         compile_teacher: compile a teacher that is a graph network (MACE, `module:`), which takes a minute at every start.
         amp: bfloat16 products in the student's hidden layers.
+        unguarded: guards that are switched off, of `GUARDS`.
+        energy_budget_meV: for each atom, by which the conserved energy may change before the run is stopped. None allows
+            kT/2 in NVE, and anything in NVT, where a bath takes up what the steps put in.
+        on_residual: what to do where teacher and student differ by more than in training: "stop", "relabel" (keep such
+            frames with the teacher's answer in relabel.npz, and go on) or "ignore".
     """
 
     structure: str
@@ -61,6 +69,9 @@ class RunConfig:
     compile: bool = True
     compile_teacher: bool = False
     amp: bool = False
+    unguarded: tuple[str, ...] = ()
+    energy_budget_meV: float | None = None
+    on_residual: str = "stop"
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense, before anything is loaded."""
@@ -98,10 +109,33 @@ class RunConfig:
             raise InputError(f"replicas = {self.replicas} must be at least 1.")
         if self.seed < 0:
             raise InputError(f"seed = {self.seed} must not be negative.")
+        self._check_guards()
         if self.duration_ps * 1000 < self.outer_step_fs * (1 - 1e-9):
             raise InputError(
                 f"duration {self.duration_ps:g} ps is shorter than one outer step of {self.outer_step_fs:g} fs (k_steps * timestep)."
             )
+
+    def _check_guards(self) -> None:
+        """Which guards there are, and what they can be told."""
+        for name in self.unguarded:
+            if name not in GUARDS:
+                hint = " for the residual there is on_residual 'ignore'." if name == "residual" else ""
+                raise InputError(f"guard '{name}' is unknown; switch off any of: {', '.join(GUARDS)}.{hint}")
+        if self.on_residual not in ON_RESIDUAL:
+            raise InputError(f"on_residual '{self.on_residual}' is unknown; choose one of: {', '.join(ON_RESIDUAL)}.")
+        if self.on_residual != "stop" and self.student is None:
+            raise InputError(
+                f"on_residual '{self.on_residual}' needs a student; there is no residual in plain dynamics."
+            )
+        budget = self.energy_budget_meV
+        if budget is None:
+            return
+        if not (np.isfinite(budget) and budget > 0):
+            raise InputError(f"energy_budget_meV = {budget:g} must be a positive number (per atom).")
+        if "energy" in self.unguarded:
+            raise InputError(f"energy_budget_meV = {budget:g} and no guard of the energy exclude each other; give one.")
+        if self.scheme == "ghmc":
+            raise InputError("scheme 'ghmc' has no energy_budget_meV: the energy changes that it accepts are meant.")
 
     @property
     def execution(self) -> Execution:

@@ -21,8 +21,11 @@ from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settin
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.clock import Baseline
 from mlff_sim.simulation.config import RunConfig
+from mlff_sim.simulation.dissection import dissect, facts, told
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.production import Production
+from mlff_sim.simulation.relabel import Relabel
+from mlff_sim.simulation.watch import budget, common_rules, residual
 from mlff_sim.state import State, maxwell_boltzmann
 from mlff_sim.structure import covalent_bonds, read_structures
 
@@ -159,6 +162,26 @@ class Run:
         dynamics = Dynamics(config.scheme, config.timestep_fs, config.k_steps, compile, config.amp)
         return assemble(dynamics, self.providers, self.masses, state, bath, self.mollifier)
 
+    def _watch(self, stepper: Stepper) -> tuple[Guard, Relabel | None]:
+        """The guard of production, and what collects frames where that is asked for."""
+        rules = common_rules(self.config, stepper, self.atoms, self.bonds, self.start)
+        rules += budget(self.config, stepper, self.start)
+        seen = residual(stepper, self.providers["student"].provenance) if self.config.student is not None else None
+        if seen is not None and self.config.on_residual == "stop":
+            rules.append(seen)
+        collects = seen is not None and self.config.on_residual == "relabel"
+        return Guard(stepper, rules), Relabel(seen, stepper, self.config.outer_step_fs) if seen and collects else None
+
+    def _dissected(self, stop: SimulationStopped) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Facts and dissection for run.json; leaves both as text, and the last frames, in the folder."""
+        outer, r = self.config.outer_step_fs, stop.replica
+        what = facts(stop, self.atoms, outer)
+        found = dissect(stop, self.guard, self.atoms, self.bonds, self.start.positions, outer)
+        frames = [(m.step * outer / 1000, m.state.positions[r]) for m in self.guard.tail]
+        frames = [(t, x) for t, x in frames if np.isfinite(x).all()]
+        self.writer.stopped(told(what, found), frames or [(0.0, self.guard.stepper.state.positions[r])])
+        return what, found
+
     @property
     def _friction(self) -> float:
         """Of the bath; NVE runs asked for without friction still equilibrate with 1/ps."""
@@ -178,7 +201,8 @@ class Run:
         config = self.config
         baseline = Baseline(config, self.atoms) if config.student and config.baseline else None
         stepper = self._stepper(config.ensemble, self.start, config.seed, config.compile)
-        production = Production(config, stepper, self.writer, self.progress, baseline)
+        self.guard, relabel = self._watch(stepper)
+        production = Production(config, self.guard, self.writer, self.progress, baseline, relabel)
         try:
             if saved is None:
                 self._equilibrate(stepper)
@@ -187,9 +211,9 @@ class Run:
                 production.restore(saved)
             production.run()
         except SimulationStopped as stop:
-            production.abandon(stop)
-            facts = {"rule": stop.rule, "step": stop.step, "replica": stop.replica, "atom": stop.atom}
-            self.writer.finish("stopped", {**facts, "detail": stop.detail}, production.summary())
+            production.abandon()
+            what, found = self._dissected(stop)
+            self.writer.finish("stopped", what, {**production.summary(), "dissection": found})
             raise
         self.writer.finish("finished", None, production.summary())
         return "finished"
@@ -206,13 +230,14 @@ class Run:
             warm.bath = Langevin(config.temperature_K, self._friction, seed, self.replicas)
         else:
             warm = self._stepper("nvt", self.start, seed, compile=False)  # too short to be worth compiling
-        guard = Guard(self.masses, self.start, config.temperature_K)
+        production = self.guard
+        self.guard = Guard(warm, common_rules(config, warm, self.atoms, self.bonds, self.start))
         for step in range(1, steps + 1):
             try:
-                guard.advance(warm, step)
+                self.guard.advance(step)
             except SimulationStopped as stop:
                 raise SimulationStopped(
-                    stop.rule, step, stop.replica, stop.atom, f"during equilibration, {stop.detail}"
+                    stop.rule, step, stop.replica, stop.atom, f"during equilibration, {stop.detail}", stop.measure
                 ) from stop
             self.progress.update(step - steps, config.outer_steps, "equilibration")
         state = warm.state
@@ -223,6 +248,7 @@ class Run:
             self.writer.settings["com_removed"] = True
         warm.forces.reset()
         stepper.restart(state, bath)
+        self.guard = production
 
 
 def _limit_threads(n_atoms: int) -> None:

@@ -311,6 +311,11 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
     cut_ps = _equilibration_ps(settings, time_ps)
     keep = rows & (run.time_ps >= cut_ps)
     notes = [_ending(settings)] if settings.get("status") != "finished" else []
+    if settings.get("relabelled"):
+        notes.append(
+            f"{settings['relabelled']} frames beyond the student's training range are in relabel.npz with the teacher's "
+            "answers: mlff-sim distill --labels."
+        )
     drift = temperatures = rdf = None
     if not nvt:
         if len(time_ps) >= (3 if conserved.shape[1] > 1 else BLOCKS):
@@ -369,7 +374,8 @@ def _ending(settings: Mapping[str, Any]) -> str:
     stop = settings.get("stop")
     if not stop:
         return f"The run is not complete (status '{settings.get('status')}'): finish it."
-    return f"Stopped at outer step {stop['step']} by the guard '{stop['rule']}' (replica {stop['replica']}, atom {stop['atom']}): {stop['detail']}"
+    where = f"replica {stop['replica']}, atom {stop['atom']}"
+    return f"Stopped at outer step {stop['step']} by the guard '{stop['rule']}' ({where}): {stop['detail']}. stop.txt dissects it."
 
 
 def _speed(run: Run) -> Speed:
