@@ -52,11 +52,11 @@ class Stepper:
     Attributes:
         state: positions and momenta now.
         heat: eV, shape (replicas,), energy the bath has put in since the start. `K + U - heat` is conserved.
-        thermal: the momenta have a temperature, that of the bath or of the start.
+        maxwellian: the momenta are m v and, at equilibrium, Maxwell's: they have a temperature.
         conserving: `K + U - heat` is conserved to the accuracy of the steps; the guards rely on what these two declare.
     """
 
-    thermal = True
+    maxwellian = True
     conserving = True
 
     def __init__(

@@ -82,15 +82,16 @@ class Closest:
     Args:
         numbers: atomic numbers, shape (n,).
         start: A, shape (replicas, n, 3).
+        pairs: to look at, shape (m, 2); None for all.
     """
 
     name = "atoms too close"
 
-    def __init__(self, numbers: Sequence[int], start: Array) -> None:
+    def __init__(self, numbers: Sequence[int], start: Array, pairs: NDArray[np.int64] | None = None) -> None:
         """Set the limits."""
         from ase.data import covalent_radii
 
-        self.i, self.j = np.triu_indices(len(numbers), 1)
+        self.i, self.j = np.triu_indices(len(numbers), 1) if pairs is None else pairs.T
         radii = covalent_radii[np.asarray(numbers)]
         lengths = np.sqrt(self._squares(start)).min(axis=0)
         self.limit_A: Array = np.minimum(CLOSEST * (radii[self.i] + radii[self.j]), 0.8 * lengths)

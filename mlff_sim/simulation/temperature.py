@@ -92,7 +92,8 @@ class Temperature:
         """Look at all elements of all replicas."""
         kinetic = self._kinetic(stepper.state)
         mean = self.state["mean_K"]
-        mean += self.weight * (kinetic @ self.group - mean)
+        mean = mean + self.weight * (kinetic @ self.group - mean)
+        self.state["mean_K"] = mean
         high = mean > self.limit_K
         if not high.any():
             return None

@@ -30,12 +30,15 @@ def common_rules(
     """
     numbers = atoms.numbers.tolist()
     rules: list[Rule] = []
-    if "temperature" not in config.unguarded and stepper.thermal:
+    if "temperature" not in config.unguarded and stepper.maxwellian:
         rules.append(Temperature(stepper, numbers, config.temperature_K))
     if "bonds" not in config.unguarded and len(bonds):
         rules.append(Stretch(numbers, bonds, start.positions))
     if "pairs" not in config.unguarded and len(numbers) > 1:
-        rules.append(Closest(numbers, start.positions))
+        # Models of bonds alone let all other atoms pass through each other.
+        seen = getattr(stepper.forces.providers["teacher"], "interacting", None)
+        if seen is None or len(seen):
+            rules.append(Closest(numbers, start.positions, seen))
     return rules
 
 
