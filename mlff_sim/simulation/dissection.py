@@ -10,6 +10,7 @@ import numpy as np
 from mlff_sim.errors import SimulationStopped
 from mlff_sim.forces import Array
 from mlff_sim.simulation.guards import Guard
+from mlff_sim.simulation.rules import Budget
 from mlff_sim.units import KB, MEV
 
 if TYPE_CHECKING:
@@ -56,13 +57,16 @@ def dissect(
 
     Returns:
         For `run.json`: atoms by temperature and by residual force, bonds by stretch, pairs by distance, temperatures by
-        element, and the energies of the last steps.
+        element, and the energies of the last steps; the conserved one against the start where it has a budget, and
+        against the first of these steps where it has none.
     """
     r, masses = stop.replica, guard.stepper.masses
     last = guard.tail[-1] if guard.tail else None
     state = last.state if last is not None else guard.stepper.state
     x, p = state.positions[r], state.momenta[r]
     heat = (p * p).sum(axis=1) / (3 * KB * masses)
+    origin = [rule.state["start"] for rule in guard.rules if isinstance(rule, Budget) and rule.state]
+    base = origin[0] if origin else guard.tail[0].conserved if guard.tail else np.zeros(r + 1)
     elements = {e: float(heat[atoms.symbols == e].mean()) for e in sorted(set(atoms.symbols))}
     out: dict[str, Any] = {
         "step": last.step if last is not None else stop.step,
@@ -77,7 +81,7 @@ def dissect(
                 "time_ps": m.step * outer_step_fs / 1000,
                 "kinetic_eV": float(m.kinetic[r]),
                 "potential_eV": float(m.potential[r]),
-                "conserved_meV_per_atom": float((m.conserved[r] - guard.tail[0].conserved[r]) / (MEV * len(masses))),
+                "conserved_meV_per_atom": float((m.conserved[r] - base[r]) / (MEV * len(masses))),
             }
             for m in guard.tail
         ],

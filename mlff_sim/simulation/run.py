@@ -25,6 +25,7 @@ from mlff_sim.simulation.dissection import dissect, facts, told
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.production import Production
 from mlff_sim.simulation.relabel import Relabel
+from mlff_sim.simulation.rules import Rule
 from mlff_sim.simulation.watch import budget, common_rules, residual
 from mlff_sim.state import State, maxwell_boltzmann
 from mlff_sim.structure import covalent_bonds, read_structures
@@ -164,11 +165,12 @@ class Run:
 
     def _watch(self, stepper: Stepper) -> tuple[Guard, Relabel | None]:
         """The guard of production, and what collects frames where that is asked for."""
-        rules = common_rules(self.config, stepper, self.atoms, self.bonds, self.start)
-        rules += budget(self.config, stepper, self.start)
+        rules: list[Rule] = []
         seen = residual(stepper, self.providers["student"].provenance) if self.config.student is not None else None
         if seen is not None and self.config.on_residual == "stop":
             rules.append(seen)
+        rules += common_rules(self.config, stepper, self.atoms, self.bonds, self.start)
+        rules += budget(self.config, stepper, self.start)
         collects = seen is not None and self.config.on_residual == "relabel"
         return Guard(stepper, rules), Relabel(seen, stepper, self.config.outer_step_fs) if seen and collects else None
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def common_rules(
     config: RunConfig, stepper: Stepper, atoms: Atoms, bonds: Sequence[tuple[int, int]], start: State
 ) -> list[Rule]:
-    """What equilibration and production are held to.
+    """What equilibration and production are held to; what breaks first as a cause is asked first.
 
     Args:
         config: says which guards are off.
@@ -30,8 +30,6 @@ def common_rules(
     """
     numbers = atoms.numbers.tolist()
     rules: list[Rule] = []
-    if "temperature" not in config.unguarded and stepper.maxwellian:
-        rules.append(Temperature(stepper, numbers, config.temperature_K))
     if "bonds" not in config.unguarded and len(bonds):
         rules.append(Stretch(numbers, bonds, start.positions))
     if "pairs" not in config.unguarded and len(numbers) > 1:
@@ -39,19 +37,21 @@ def common_rules(
         seen = getattr(stepper.forces.providers["teacher"], "interacting", None)
         if seen is None or len(seen):
             rules.append(Closest(numbers, start.positions, seen))
+    if "temperature" not in config.unguarded and stepper.maxwellian:
+        rules.append(Temperature(stepper, numbers, config.temperature_K))
     return rules
 
 
 def budget(config: RunConfig, stepper: Stepper, start: State) -> list[Rule]:
-    """The budget of the conserved energy, where there is one: by default of NVE, `THERMAL_SHARE` of kT for each atom."""
+    """The budget of the conserved energy, where there is one: in NVE `THERMAL_SHARE` of kT an atom if not given."""
     if "energy" in config.unguarded or not stepper.conserving:
         return []
     if config.energy_budget_meV is not None:
         return [Budget(config.energy_budget_meV)]
     if config.ensemble != "nve":
         return []
-    hottest = float(kinetic_energy(start.momenta, stepper.masses).max()) / (1.5 * len(stepper.masses))
-    return [Budget(THERMAL_SHARE * max(KB * config.temperature_K, hottest) / MEV)]
+    given = float(kinetic_energy(start.momenta, stepper.masses).mean()) / (1.5 * len(stepper.masses))
+    return [Budget(THERMAL_SHARE * max(KB * config.temperature_K, given) / MEV)]
 
 
 def residual(stepper: Stepper, student: Mapping[str, Any]) -> Residual | None:

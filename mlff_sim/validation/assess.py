@@ -221,6 +221,12 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
         notes.append("Temperature was not judged: add an NVT run.")
     if reference is None:
         notes.append("Structure was not judged: give a reference, a run of the teacher alone or a stored distribution.")
+    for run in judged:
+        if kept := run.settings.get("relabelled"):
+            notes.append(
+                f"{kept} frames of {run.name} lie beyond the student's training range; they are in its relabel.npz with the "
+                "teacher's answers: mlff-sim distill --labels."
+            )
     return Assessment(judged, tuple(notes))
 
 
@@ -311,11 +317,6 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
     cut_ps = _equilibration_ps(settings, time_ps)
     keep = rows & (run.time_ps >= cut_ps)
     notes = [_ending(settings)] if settings.get("status") != "finished" else []
-    if settings.get("relabelled"):
-        notes.append(
-            f"{settings['relabelled']} frames beyond the student's training range are in relabel.npz with the teacher's "
-            "answers: mlff-sim distill --labels."
-        )
     drift = temperatures = rdf = None
     if not nvt:
         if len(time_ps) >= (3 if conserved.shape[1] > 1 else BLOCKS):
