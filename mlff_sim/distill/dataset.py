@@ -75,7 +75,7 @@ def read_labels(path: str | Path, numbers: Sequence[int]) -> Labels:
     if not Path(path).is_file():
         raise InputError(f"label file '{path}' does not exist; give the relabel.npz of a run.")
     try:
-        with np.load(path, allow_pickle=False) as f:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as f:
             its = f["numbers"].tolist()
             x, e, forces = (np.asarray(f[k], dtype=np.float64) for k in ("positions", "energies", "forces"))
     except (KeyError, ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
