@@ -14,14 +14,21 @@ import pytest
 from ase import Atoms
 
 from mlff_sim.errors import InputError, SimulationStopped
+from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.integrators.mollifier import Mollifier
+from mlff_sim.integrators.schemes import verlet
+from mlff_sim.integrators.stepper import Stepper
 from mlff_sim.models.checkpoint import save_student
 from mlff_sim.models.registry import load_model
 from mlff_sim.runfolder import read_run, read_settings
 from mlff_sim.simulation import RunConfig, run
 from mlff_sim.simulation.assembly import relaxed
 from mlff_sim.simulation.guards import Guard
+from mlff_sim.simulation.relabel import Relabel
+from mlff_sim.simulation.rules import Residual
+from mlff_sim.state import State
 from mlff_sim.structure import covalent_bonds
+from mlff_sim.units import FS
 
 LIMIT = 3.0
 """eV/A, twice what the student's file says was its largest error; an untrained student is often beyond."""
@@ -163,6 +170,27 @@ def test_a_stopped_run_keeps_its_frames(settings: RunConfig, tmp_path: Path, mon
     with pytest.raises(SimulationStopped, match="enough"):
         run(settings, tmp_path / "run")
     assert last % settings.checkpoint_steps and kept(tmp_path / "run")["step"].tolist() == whole["step"].tolist()
+
+
+def test_a_frame_is_kept_once(
+    ethanol: Atoms, thermal: Callable[..., State], two_models: Callable[..., ForceTable]
+) -> None:
+    """Where proposals are refused a replica stays where it is: another 20 fs make no other frame of it."""
+    state = thermal(2)
+    table = two_models(load_model("morse", ethanol), load_model("harmonic", ethanol))
+    start = State(1.1 * state.positions, state.momenta)  # stretched, where the two differ
+    stepper = Stepper(verlet("student"), FS, ethanol.get_masses(), table, start)
+    relabel = Relabel(Residual(1e-3), stepper, outer_step_fs=1.0)
+    for step in (0, 50):
+        relabel.look(step)
+        assert len(relabel) == 2
+    moved = start.positions.copy()
+    moved[1] *= 1.001
+    stepper.restart(State(moved, start.momenta), None)
+    for step, count in ((100, 3), (110, 3), (130, 3)):
+        relabel.look(step)
+        assert len(relabel) == count
+    assert relabel.arrays()["replica"].tolist() == [0, 1, 1] and relabel.arrays()["step"].tolist() == [0, 0, 100]
 
 
 def test_no_more_frames_than_are_wanted(settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
