@@ -40,9 +40,19 @@ class SimulationStopped(RuntimeError):
         step: outer step at which it was noticed.
         replica: index of the replica, from 0.
         atom: index of the offending atom, from 0, in the order of the structure file.
+        measure: value, limit and their unit, where the rule has some.
     """
 
-    def __init__(self, rule: str, step: int, replica: int, atom: int, detail: str) -> None:
+    def __init__(
+        self,
+        rule: str,
+        step: int,
+        replica: int,
+        atom: int,
+        detail: str,
+        measure: tuple[float, float, str] | None = None,
+    ) -> None:
         """Keep the facts as attributes and say them in one line."""
         super().__init__(f"stopped at outer step {step}: {rule} (replica {replica}, atom {atom}): {detail}")
         self.rule, self.step, self.replica, self.atom, self.detail = rule, step, replica, atom, detail
+        self.measure = measure

@@ -6,6 +6,8 @@
 | `log.h5` | float64 arrays, a row per recorded frame; wall-clock figures only under `/wall` |
 | `trajectory.xyz` (`trajectory-r1.xyz`, ...) | extended XYZ with momenta, one file per replica |
 | `topology.pdb` | names for tools that want them |
+| `stop.txt`, `last_frames.xyz` | if a guard stopped the run: its dissection, and the frames before |
+| `relabel.npz` | with `on_residual="relabel"`: frames beyond the student's training range with the teacher's answers |
 | `segments/` | while the run lasts: `NNNNNN.h5` and `checkpoint.npz`, each renamed into place when complete |
 
 A segment is written first and the checkpoint that counts it after; whatever a killed run wrote in between is
@@ -215,6 +217,12 @@ class RunWriter:
             np.savez(temporary, segments=self.count, **checkpoint)
             os.replace(temporary, self.segments / "checkpoint.npz")
 
+    def archive(self, name: str, arrays: dict[str, Array]) -> None:
+        """Write a NumPy archive into the folder, atomically."""
+        temporary = self.segments / f"{name}.tmp.npz"
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, self.folder / name)
+
     def _parts(self) -> Iterator[Any]:
         import h5py
 
@@ -269,6 +277,13 @@ class RunWriter:
         start.info.clear()
         write(temporary, start)
         os.replace(temporary, self.folder / "topology.pdb")
+
+    def stopped(self, text: str, frames: list[tuple[float, Array]]) -> None:
+        """Keep the dissection of a stop, stop.txt, and the frames before it; see `last_frames`."""
+        temporary = self.folder / ".stop.tmp"
+        temporary.write_text(text)
+        os.replace(temporary, self.folder / "stop.txt")
+        self.last_frames(frames)
 
     def last_frames(self, frames: list[tuple[float, Array]]) -> None:
         """Keep the states before a stop: (time in ps, positions (n, 3)) of the offending replica, in last_frames.xyz."""

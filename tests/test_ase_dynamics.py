@@ -147,7 +147,7 @@ def test_what_observers_change_is_taken_up(moving: Atoms, toys: Any) -> None:
     assert teacher.calls == 11 and dynamics.stepper.proposals == 10
     hot = moving.copy()
     dynamics = HybridDynamics(hot, 0.2 * units.fs, **settings)
-    limit = dynamics._guard.limit_K
+    limit = dynamics._temperature.limit_K[0].min()
     hot.set_momenta(5 * hot.get_momenta())
     assert hot.get_temperature() > limit
     dynamics.run(2)

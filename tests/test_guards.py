@@ -14,17 +14,21 @@ from ase import Atoms
 from ase.io import read
 
 from mlff_sim.errors import SimulationStopped
+from mlff_sim.models.checkpoint import save_student
 from mlff_sim.runfolder import read_run
 from mlff_sim.simulation import RunConfig, run
+from mlff_sim.units import KB, MEV
 
 CALCULATOR = '''
-"""Harmonic bonds that fail after a number of calls, whoever makes them: the forces of atom 5 turn NaN, or an error comes."""
+"""Springs between all atoms that fail after a number of calls, whoever makes them."""
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
-from mlff_sim.models.registry import load_model
+from mlff_sim.models.analytic import Harmonic
 from mlff_sim.structure import read_structure
 
-MODEL = load_model("harmonic", read_structure("ethanol"))
+ATOMS = read_structure("ethanol")
+PAIRS = np.stack(np.triu_indices(len(ATOMS), 1), axis=1)
+MODEL = Harmonic(ATOMS.numbers, PAIRS, ATOMS.get_all_distances()[PAIRS[:, 0], PAIRS[:, 1]], k=5.0)
 calls = 0
 
 class Sour(Calculator):
@@ -36,12 +40,26 @@ class Sour(Calculator):
         super().calculate(atoms, properties, system_changes)
         calls += 1
         e = MODEL(self.atoms.get_positions())
-        forces = e.forces.copy()
-        if calls > self.last:
+        energy, forces = float(e.energy), e.forces.copy()
+        late = calls - self.last
+        if late > 0:
+            along = self.atoms.positions[5] - self.atoms.positions[0]  # of the bond of carbon 0 and hydrogen 5
+            along /= np.linalg.norm(along)
             if self.how == "error":
                 raise RuntimeError("the SCF\\ndid not converge")
-            forces[5, 1] = np.nan
-        self.results = {"energy": float(e.energy), "forces": forces}
+            if self.how == "nan":
+                forces[5, 1] = np.nan
+            if self.how in ("pull", "push"):  # slowly, so that nothing gets hot
+                pull = (0.1 if self.how == "pull" else -0.1) * late * along
+                forces[5] += pull
+                forces[0] -= pull
+            if self.how == "spin":
+                forces[5] += 5.0 * np.cross(along, [0.0, 0.0, 1.0])
+            if self.how == "leak":
+                energy += 0.001 * late
+            if self.how == "jump":
+                forces[5] += 20.0 * along
+        self.results = {"energy": energy, "forces": forces}
 '''
 
 
@@ -64,7 +82,17 @@ def stop(folder: Path, atoms: Atoms) -> dict[str, Any]:
     """What run.json says about the end, after checking that everything was kept and can be read."""
     settings = json.loads((folder / "run.json").read_text())
     assert settings["status"] == "stopped"
-    assert settings["stop"].keys() >= {"rule", "step", "replica", "atom", "detail"}
+    assert settings["stop"].keys() >= {
+        "rule",
+        "step",
+        "time_ps",
+        "replica",
+        "atom",
+        "element",
+        "value",
+        "limit",
+        "detail",
+    }
     assert not (folder / "segments").exists()
     frames = read(folder / "last_frames.xyz", index=":")
     assert 1 <= len(frames) <= 10
@@ -79,6 +107,87 @@ def stop(folder: Path, atoms: Atoms) -> dict[str, Any]:
 
 
 MD = ["--structure", "ethanol", "--duration-ps", "0.2", "--ensemble", "nve"]
+
+
+PLANTED = {
+    "spin": ("nvt", "temperature runs away", {5}, "K"),
+    "pull": ("nvt", "a bond is broken", {0, 5}, "A"),
+    "push": ("nvt", "atoms too close", {0, 5}, "A"),
+    "leak": ("nve", "energy budget spent", set(range(9)), "meV/atom"),
+}
+
+
+@pytest.mark.parametrize("how", PLANTED)
+def test_a_planted_fault_stops_the_run_and_is_dissected(
+    how: str, cli: Callable[..., Any], sour: Callable[..., str], tmp_path: Path, ethanol: Atoms
+) -> None:
+    """From call 100 on; its clean twin, the same run without the fault, passes. Everything is named everywhere."""
+    ensemble, rule, atoms, unit = PLANTED[how]
+    arguments = ["--structure", "ethanol", "--duration-ps", "0.3", "--ensemble", ensemble, "--temperature-K", "100"]
+    cli("md", "--model", sour(10**9, how), *arguments, "--out", tmp_path / "clean")
+    assert json.loads((tmp_path / "clean" / "run.json").read_text())["status"] == "finished"
+    assert not (tmp_path / "clean" / "stop.txt").exists()
+    out = tmp_path / "out"
+    result = cli("md", "--model", sour(100, how), *arguments, "--out", out)
+    assert result.code == 1
+    facts = stop(out, ethanol)
+    assert facts["rule"] == rule and facts["atom"] in atoms and 100 <= facts["step"] < 600
+    assert facts["element"] == ethanol.symbols[facts["atom"]] and facts["unit"] == unit
+    assert facts["time_ps"] == pytest.approx(facts["step"] * 5e-4)
+    assert (facts["value"] < facts["limit"]) == (how == "push")
+    for words in (rule, f"step {facts['step']}", f"atom {facts['atom']}"):
+        assert words in result.line
+    # The frame that broke the rule is the last one kept, and what is said about it is true.
+    last = read(out / "last_frames.xyz", index=-1)
+    assert last.info["time_ps"] == pytest.approx(facts["time_ps"])
+    found = json.loads((out / "run.json").read_text())["dissection"]
+    assert found["step"] == facts["step"] and len(found["last_steps"]) == 10
+    bond = found["longest_bonds"][0]
+    assert bond["length_A"] == pytest.approx(last.get_distance(*bond["atoms"]), abs=1e-6)
+    assert bond["start_A"] == pytest.approx(ethanol.get_distance(*bond["atoms"]))
+    pair = found["closest_pairs"][0]
+    assert pair["distance_A"] == pytest.approx(last.get_distance(*pair["atoms"]), abs=1e-6)
+    if how == "pull":
+        assert bond["atoms"] == [0, 5] and facts["value"] == pytest.approx(bond["length_A"])
+    if how == "push":
+        assert pair["atoms"] == [0, 5] and facts["value"] == pytest.approx(pair["distance_A"])
+    if how == "spin":
+        assert found["hottest_atoms"][0]["atom"] == 5 and found["temperature_K"]["H"] == pytest.approx(facts["value"])
+    if how == "leak":
+        assert found["last_steps"][-1]["conserved_meV_per_atom"] == pytest.approx(facts["value"])
+        assert facts["limit"] == pytest.approx(0.5 * KB * 100 / MEV)
+    text = (out / "stop.txt").read_text()
+    page = (out / "report.html").read_text()
+    for words in (rule, f"outer step {facts['step']}", f"atom {facts['atom']} ({facts['element']})", "closest pairs"):
+        assert words in text and words in page
+    if how != "leak":  # switched off, the guard is silent
+        name = {"spin": "temperature", "pull": "bonds", "push": "pairs"}[how]
+        cli("md", "--model", sour(99, how), *arguments, "--no-guard", name, "--out", tmp_path / "off")
+        settings = json.loads((tmp_path / "off" / "run.json").read_text())
+        assert not settings["stop"] or settings["stop"]["rule"] != rule
+
+
+def test_a_residual_beyond_training_stops_the_run(
+    cli: Callable[..., Any], sour: Callable[..., str], make_student: Callable[..., Any], tmp_path: Path, ethanol: Atoms
+) -> None:
+    """A student that was never wrong by more than 4 eV/A, and a teacher that kicks an atom with 20."""
+    student = make_student(ethanol)
+    student.record["errors"] = {"largest_on_an_atom_meV_per_A": 4000.0}
+    save_student(student, tmp_path / "student")
+    arguments = ["--student", tmp_path / "student", "--k-steps", "2", "--no-baseline", "--no-compile", *MD]
+    cli("hybrid", "--teacher", sour(10**9, "jump"), *arguments, "--out", tmp_path / "clean")
+    assert json.loads((tmp_path / "clean" / "run.json").read_text())["status"] == "finished"
+    # The start and 16 + 3 * 51 calls before production: call 270 is step 100.
+    out = tmp_path / "out"
+    result = cli("hybrid", "--teacher", sour(269, "jump"), *arguments, "--out", out)
+    facts = stop(out, ethanol)
+    assert result.code == 1 and facts["rule"] == "residual beyond the training range"
+    assert facts["atom"] == 5 and facts["element"] == "H" and facts["limit"] == 8.0 < facts["value"]
+    found = json.loads((out / "run.json").read_text())["dissection"]["residual"]
+    assert found[0]["atom"] == 5 and found[0]["meV_per_A"] == pytest.approx(1e3 * facts["value"])
+    cli("hybrid", "--teacher", sour(268, "jump"), *arguments, "--on-residual", "ignore", "--out", tmp_path / "ignored")
+    settings = json.loads((tmp_path / "ignored" / "run.json").read_text())
+    assert not settings["stop"] or settings["stop"]["rule"] != facts["rule"]
 
 
 def test_forces_that_turn_nan_stop_the_run(
@@ -182,7 +291,7 @@ def test_two_models_with_a_huge_step_stop_in_one_line(
 
 
 def test_a_hot_but_sound_run_is_not_stopped(cli: Callable[..., Any], tmp_path: Path) -> None:
-    """The guard lies eight standard deviations above the canonical kinetic energy: 300 K of ethanol never meets it."""
+    """Six standard deviations: 300 K of ethanol never meets them, nor atoms that see only those they are bonded to."""
     arguments = ["--structure", "ethanol", "--ensemble", "nvt", "--duration-ps", "1", "--friction-per-ps", "20"]
     cli("md", "--model", "harmonic", *arguments, "--out", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "finished"

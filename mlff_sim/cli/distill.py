@@ -46,6 +46,12 @@ def distill(
         ),
     ] = None,
     seed: Seed = 0,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels", metavar="FILE", help="More labelled frames to learn from, e.g. the relabel.npz of a run."
+        ),
+    ] = None,
     compile_teacher: CompileTeacher = False,
 ) -> int:
     """Distil a teacher into a cheap student of one molecule.
@@ -76,7 +82,13 @@ def distill(
     from mlff_sim.structure import read_structure
 
     config = DistillConfig(
-        teacher=teacher, temperatures_K=temperatures, budget_s=seconds, target_mae=target_mae, widths=widths, seed=seed
+        teacher=teacher,
+        temperatures_K=temperatures,
+        budget_s=seconds,
+        target_mae=target_mae,
+        widths=widths,
+        seed=seed,
+        labels=labels,
     )
     resolve(teacher)
     atoms = read_structure(structure)

@@ -83,6 +83,17 @@ def hybrid(
     hydrogen_mass: o.HydrogenMass = None,
     amp: o.Amp = False,
     teacher_workers: o.TeacherWorkers = 1,
+    no_guard: o.NoGuard = None,
+    energy_budget_meV: o.EnergyBudget = None,
+    on_residual: Annotated[
+        str,
+        typer.Option(
+            "--on-residual",
+            metavar="stop|relabel|ignore",
+            help="Where teacher and student differ by more than in training: stop; go on, and keep such frames with the "
+            "teacher's answers in relabel.npz; or just go on.",
+        ),
+    ] = "stop",
 ) -> int:
     r"""Run two-model dynamics: K student steps per teacher call, K + U_teacher conserved.
 
@@ -140,5 +151,8 @@ def hybrid(
         hydrogen_mass=hydrogen_mass,
         amp=amp,
         teacher_workers=teacher_workers,
+        unguarded=tuple(no_guard or ()),
+        energy_budget_meV=energy_budget_meV,
+        on_residual=on_residual,
     )
     return o.carry_out(config, out, resume)

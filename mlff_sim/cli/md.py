@@ -30,6 +30,8 @@ def md(
     remove_com: o.RemoveCom = False,
     hydrogen_mass: o.HydrogenMass = None,
     teacher_workers: o.TeacherWorkers = 1,
+    no_guard: o.NoGuard = None,
+    energy_budget_meV: o.EnergyBudget = None,
 ) -> int:
     """Run velocity Verlet (nve) or BAOAB (nvt) with one model: the baseline, and useful alone.
 
@@ -57,5 +59,7 @@ def md(
         remove_com=remove_com,
         hydrogen_mass=hydrogen_mass,
         teacher_workers=teacher_workers,
+        unguarded=tuple(no_guard or ()),
+        energy_budget_meV=energy_budget_meV,
     )
     return o.carry_out(config, out, resume)

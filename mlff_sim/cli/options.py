@@ -10,6 +10,7 @@ import typer
 from mlff_sim.cli.console import FAIL, PASS, out, progress_bar
 from mlff_sim.errors import InputError, SimulationStopped
 from mlff_sim.simulation import RunConfig
+from mlff_sim.simulation.config import GUARDS
 
 Structure = Annotated[
     str,
@@ -82,6 +83,22 @@ TeacherWorkers = Annotated[
     ),
 ]
 Amp = Annotated[bool, typer.Option("--amp", help="bfloat16 products in the student's hidden layers.")]
+
+NoGuard = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--no-guard",
+        metavar="|".join(GUARDS),
+        help="Switch a guard off, e.g. bonds where some may break; may be repeated.",
+    ),
+]
+EnergyBudget = Annotated[
+    float | None,
+    typer.Option(
+        "--energy-budget-meV",
+        help="Stop when the conserved energy has changed by so much per atom. [default: kT/2 in nve, none in nvt]",
+    ),
+]
 
 
 def friction(text: str | None) -> tuple[float | None, dict[str, float]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, ForceProvider
 
 MAX_LABEL_FORCE = 30.0
@@ -56,6 +59,37 @@ class Labels:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as f:
             return Labels(f["positions"], f["energies"], f["forces"])
+
+
+def read_labels(path: str | Path, numbers: Sequence[int]) -> Labels:
+    """Labelled frames of a file, such as the relabel.npz of a run, less those with forces beyond `MAX_LABEL_FORCE`.
+
+    Args:
+        path: a NumPy archive with positions (frames, n, 3) in A, energies (frames,) in eV, forces (frames, n, 3) in
+            eV/A and atomic numbers (n,).
+        numbers: the atomic numbers that it has to be for.
+
+    Raises:
+        InputError: no such file, another content, or another molecule.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"label file '{path}' does not exist; give the relabel.npz of a run.")
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as f:
+            its = f["numbers"].tolist()
+            x, e, forces = (np.asarray(f[k], dtype=np.float64) for k in ("positions", "energies", "forces"))
+    except (KeyError, ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"label file '{path}' is truncated, or no archive of positions, energies, forces and numbers."
+        ) from error
+    if its != [int(z) for z in numbers]:
+        raise InputError(f"label file '{path}' is of other atoms, or of another order of them, than the structure.")
+    if x.shape != forces.shape or x.shape[1:] != (len(its), 3) or e.shape != x.shape[:1] or not len(e):
+        raise InputError(f"label file '{path}' holds no frames whose positions, energies and forces fit together.")
+    if not (np.isfinite(x).all() and np.isfinite(e).all() and np.isfinite(forces).all()):
+        raise InputError(f"label file '{path}' holds values that are not finite numbers.")
+    sound = np.abs(forces).max(axis=(1, 2)) < MAX_LABEL_FORCE
+    return Labels(x[sound], e[sound], forces[sound])
 
 
 def label(teacher: ForceProvider, frames: Array) -> Labels:

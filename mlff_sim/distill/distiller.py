@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlff_sim.distill.dataset import Labels, label
+from mlff_sim.distill.dataset import Labels, label, read_labels
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, ForceProvider
-from mlff_sim.models.checkpoint import save_student
+from mlff_sim.models.checkpoint import save_student, sha256
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.structure import check_free
+from mlff_sim.units import MEV
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -37,6 +38,10 @@ MAX_LABELS = 60_000
 """Beyond this, a small network gains more from training time than from labels."""
 
 
+SAME_TEACHER = 1.0
+"""meV/atom and meV/A by which labels that are handed in may differ from the teacher's own answer."""
+
+
 @dataclass(frozen=True)
 class DistillConfig:
     """What to distil.
@@ -49,6 +54,7 @@ class DistillConfig:
         target_mae: meV/A; stop when the error on the test trajectory is below. None: use the whole budget.
         widths: hidden widths; None chooses by the number of pairs.
         seed: of everything random. Training against the clock is not reproducible bit by bit.
+        labels: file of more labelled frames to train on and to sample from, such as the relabel.npz of a run.
     """
 
     teacher: str
@@ -57,6 +63,7 @@ class DistillConfig:
     target_mae: float | None = None
     widths: tuple[int, ...] | None = None
     seed: int = 0
+    labels: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense."""
@@ -146,7 +153,13 @@ class _Distiller:
     """One distillation in its work folder; each method is a stage that is skipped when its file is there."""
 
     def __init__(
-        self, atoms: Atoms, teacher: ForceProvider, config: DistillConfig, folder: Path, progress: Progress
+        self,
+        atoms: Atoms,
+        teacher: ForceProvider,
+        config: DistillConfig,
+        folder: Path,
+        progress: Progress,
+        given: Labels,
     ) -> None:
         begun = time.perf_counter()
         import torch
@@ -156,10 +169,12 @@ class _Distiller:
 
         self.atoms, self.teacher, self.config, self.folder, self.progress = atoms, teacher, config, folder, progress
         widths = config.widths or default_widths(len(atoms))
+        self.given = given
         settings = {
             **asdict(config),
             "widths": widths,
             "numbers": atoms.numbers.tolist(),
+            **({"labels_sha256": sha256(config.labels)} if config.labels else {}),
             "teacher_model": dict(teacher.provenance),
         }
         self.ledger = _Ledger(folder, json.loads(json.dumps(settings)))
@@ -177,7 +192,7 @@ class _Distiller:
         return self.folder / f"labels-{stage}.npz"
 
     def labels_until(self, stage: int) -> Labels:
-        return sum((Labels.load(self.labels_file(k)) for k in range(stage + 1)), Labels.empty(len(self.atoms)))
+        return sum((Labels.load(self.labels_file(k)) for k in range(stage + 1)), self.given)
 
     def trajectory(
         self, file: Path, purpose: str, temperature_K: float, frames: int, every: int, discard: int, share: float
@@ -320,6 +335,7 @@ class _Distiller:
         import torch
 
         from mlff_sim import __version__
+        from mlff_sim.distill.training import largest_error
         from mlff_sim.models.student import Student
 
         ledger, last = self.ledger, self.ledger.data["history"][-1]
@@ -349,6 +365,7 @@ class _Distiller:
             "errors": {
                 "force_mae_meV_per_A": last["force_mae_meV_per_A"],
                 "own_states_mae_meV_per_A": own[-1] if own else None,
+                "largest_on_an_atom_meV_per_A": largest_error(self.network, labels + test),
                 "test": f"{len(test)} frames of an independent teacher trajectory at {self.range[0]:g} K",
             },
             "seconds": ledger.data["spent"],
@@ -369,6 +386,20 @@ class _Distiller:
         )
 
 
+def _check_teacher(teacher: ForceProvider, given: Labels, config: DistillConfig) -> None:
+    """Refuse labels that are another teacher's: energies would not fit together."""
+    answer = label(teacher, given.positions[:1])
+    if not len(answer):
+        return
+    energy = abs(float(answer.energies[0] - given.energies[0])) / (MEV * len(teacher.numbers))
+    force = np.abs(answer.forces[0] - given.forces[0]).max() / MEV
+    if max(energy, force) > SAME_TEACHER:
+        raise InputError(
+            f"the labels of '{config.labels}' are not of teacher '{config.teacher}': they differ by "
+            f"{energy:.3g} meV/atom and {force:.3g} meV/A at the first frame."
+        )
+
+
 def distill(
     atoms: Atoms, teacher: ForceProvider, config: DistillConfig, out: str | Path, progress: Progress | None = None
 ) -> Distillation:
@@ -385,16 +416,20 @@ def distill(
         progress: told seconds of the budget spent.
 
     Raises:
-        InputError: a periodic or constrained structure, or a work folder of other settings.
+        InputError: a periodic or constrained structure, labels of something else, or a work folder of other settings.
     """
     if atoms.pbc.any():
         raise InputError("this student describes molecules in vacuum; the structure is periodic.")
     check_free(atoms)
     if len(atoms) < 3:
         raise InputError(f"the structure has {len(atoms)} atoms; a student needs at least 3.")
+    given = Labels.empty(len(atoms))
+    if config.labels is not None:
+        given = read_labels(config.labels, atoms.numbers.tolist())
+        _check_teacher(teacher, given, config)
     folder = Path(f"{out}.work")
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Distiller(atoms, teacher, config, folder, progress or Silent())
+    run = _Distiller(atoms, teacher, config, folder, progress or Silent(), given)
     run.run()
     result = run.result()
     save_student(result.student, out)

@@ -136,3 +136,14 @@ def force_mae(network: InverseDistanceNet, labels: Labels) -> float:
             _, f = network(torch.from_numpy(labels.positions[part]).float())
             error += float((f.double() - torch.from_numpy(labels.forces[part])).abs().sum())
     return 1e3 * error / labels.forces.size
+
+
+def largest_error(network: InverseDistanceNet, labels: Labels) -> float:
+    """Largest error of the force on an atom, meV/A: how far teacher and student are apart where both are known."""
+    largest = 0.0
+    with torch.no_grad():
+        for part in np.array_split(np.arange(len(labels)), max(1, len(labels) // 512)):
+            _, f = network(torch.from_numpy(labels.positions[part]).float())
+            error = np.linalg.norm(f.double().numpy() - labels.forces[part], axis=-1)
+            largest = max(largest, float(error.max()))
+    return 1e3 * largest

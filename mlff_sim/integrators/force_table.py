@@ -64,12 +64,24 @@ class ForceTable:
 
     def mismatch(self, name: str) -> Array:
         """Mean |F_a - F_b| over force components where the difference `name` compares its two models, (replicas,)."""
-        a, b = (self[n] for n in self.differences[name])
+        a, b = self.compared(name)
         mean: Array = np.abs(a.forces - b.forces).mean(axis=(1, 2))
         return mean
 
+    def compared(self, name: str) -> tuple[Evaluation, Evaluation]:
+        """What the two models of the difference `name` say, where it compares them: at `compared_at`."""
+        first, second = self.differences[name]
+        return self[first], self[second]
+
+    def compared_at(self, name: str) -> Array:
+        """The positions that the difference `name` compares its two models at, A, shape (replicas, n, 3)."""
+        assert self._positions is not None
+        if self.mollifier is not None and self.differences[name][0].endswith(MOLLIFIED):
+            return self.mollifier(self._positions)
+        return self._positions
+
     def _difference(self, name: str) -> Evaluation:
-        a, b = (self[n] for n in self.differences[name])
+        a, b = self.compared(name)
         energy, forces = a.energy - b.energy, a.forces - b.forces
         if self.mollifier is not None and self.differences[name][0].endswith(MOLLIFIED):
             assert self._positions is not None

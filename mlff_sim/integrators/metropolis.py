@@ -42,6 +42,8 @@ class Metropolis(Stepper):
         accepted: of these, shape (replicas,).
     """
 
+    conserving = False  # accepted changes of energy are meant
+
     def __init__(self, proposer: Stepper, bath: Langevin, target: str = "teacher", steps: int = 1) -> None:
         """Bind; nothing is evaluated yet."""
         if proposer.bath is not None or not is_symmetric(proposer.scheme):

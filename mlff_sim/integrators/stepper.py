@@ -71,7 +71,10 @@ class Stepper:
         heat: eV, shape (replicas,), energy the bath has put in since the start. `K + U - heat` is conserved.
         extension: variables of thermostats, each for every degree of freedom, shape (variables, replicas, n, 3); with
             the state and the bath's streams this is all that the next step depends on.
+        conserving: `K + U - heat` is conserved to the accuracy of the steps; the guards rely on it.
     """
+
+    conserving = True
 
     def __init__(
         self,

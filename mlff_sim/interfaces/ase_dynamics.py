@@ -20,7 +20,8 @@ from mlff_sim.models.registry import bind, student_name
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.config import BOUNDED, RunConfig
 from mlff_sim.simulation.guards import Guard
-from mlff_sim.state import State
+from mlff_sim.simulation.temperature import Temperature
+from mlff_sim.state import State, kinetic_energy
 from mlff_sim.structure import check_free, covalent_bonds, per_atom
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ class HybridDynamics(MolecularDynamics):
         state = _state(atoms)
         dynamics = Dynamics(scheme, inner_fs, k_steps, compile, integrator=integrator, middle_steps=middle_steps)
         self.stepper = assemble(dynamics, providers, masses, state, bath, mollifier)
-        self._guard = Guard(masses, state, config.temperature_K, com_removed=remove_com)
+        self._temperature = Temperature(self.stepper, atoms.numbers.tolist(), config.temperature_K)
+        self._guard = Guard(self.stepper, [self._temperature])
         super().__init__(atoms, k_steps * timestep, **options)
         atoms.calc = OuterPoint(self.stepper)
 
@@ -156,7 +158,7 @@ class HybridDynamics(MolecularDynamics):
         """One outer step; `forces` are ASE's business and not needed."""
         _check(self.atoms)
         self._notice(_state(self.atoms))
-        self._guard.advance(self.stepper, self.nsteps + 1)
+        self._guard.advance(self.nsteps + 1)
         # Copies: observers may write into the atoms' arrays.
         self.atoms.set_positions(self.stepper.state.positions[0].copy())
         self.atoms.set_momenta(self.stepper.state.momenta[0].copy())
@@ -167,11 +169,8 @@ class HybridDynamics(MolecularDynamics):
         before, self.stepper.state = self.stepper.state, now
         if not np.array_equal(now.positions, before.positions):
             self.stepper.forces.move(now.positions)
-        if self._guard.temperature(now) > self._guard.temperature(before):
-            # They were heated on purpose.
-            com_removed = self.stepper.bath is not None and self.stepper.bath.remove_com
-            warmer = Guard(self.stepper.masses, now, 0.0, com_removed=com_removed)
-            self._guard = max(self._guard, warmer, key=lambda guard: guard.limit_K)
+        if kinetic_energy(now.momenta, self.stepper.masses) > kinetic_energy(before.momenta, self.stepper.masses):
+            self._temperature.warm(now)  # they were heated on purpose
 
 
 class OuterPoint(Calculator):

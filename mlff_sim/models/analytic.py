@@ -28,6 +28,11 @@ class PairModel:
         self.parameters = parameters
 
     @property
+    def interacting(self) -> NDArray[np.int64]:
+        """Pairs of atoms that see each other, shape (m, 2); all others may be at one spot."""
+        return np.stack([self.i, self.j], axis=1)
+
+    @property
     def provenance(self) -> Mapping[str, Any]:
         """Name and parameters."""
         return {"name": self.name, **self.parameters}

@@ -10,6 +10,7 @@ from typing import Any
 from mlff_sim.report.figures import figures
 from mlff_sim.report.results import SHORT, strict
 from mlff_sim.report.text import WORDS, headline, rows
+from mlff_sim.simulation.dissection import told
 from mlff_sim.validation import Assessment, RunAssessment
 
 SECTIONS = {
@@ -86,6 +87,7 @@ def _provenance(run: RunAssessment) -> dict[str, Any]:
     facts |= {k: v for k, v in (s.get("hardware") or {}).items()}
     return {
         "name": run.name,
+        "stopped": told(s["stop"], s["dissection"]) if s.get("stop") and s.get("dissection") else None,
         "facts": {k: v for k, v in facts.items() if v is not None},
         "json": json.dumps(strict(s), indent=1),
     }

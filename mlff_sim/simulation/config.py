@@ -20,6 +20,9 @@ BOUNDED = ("sinr", "regulated")
 """Schemes with bounded velocities, whose momenta are not Maxwell's."""
 SAMPLERS = ("ghmc", *BOUNDED)
 """Schemes that sample at constant temperature and have no physical time."""
+GUARDS = ("pairs", "bonds", "temperature", "energy")
+"""Guards that can be switched off. That forces are numbers and the teacher converges is always asked for."""
+ON_RESIDUAL = ("stop", "relabel", "ignore")
 CHECKPOINT_STEPS = 200
 """Outer steps between checkpoints of a long run; fixed by the settings, because the teacher's memory is dropped there."""
 
@@ -71,6 +74,11 @@ class RunConfig:
             longer steps. What is sampled stays the same, times do not. Momenta in the structure are scaled to keep the
             kinetic energy of each atom. None keeps the structure's masses.
         teacher_workers: processes that evaluate the teacher's replicas side by side, with the same result for any number.
+        unguarded: guards that are switched off, of `GUARDS`.
+        energy_budget_meV: for each atom, by which the conserved energy may change before the run is stopped. None allows
+            kT/2 in NVE, and anything in NVT, where a bath takes up what the steps put in.
+        on_residual: what to do where teacher and student differ by more than in training: "stop", "relabel" (keep such
+            frames with the teacher's answer in relabel.npz, and go on) or "ignore".
     """
 
     structure: str
@@ -99,6 +107,9 @@ class RunConfig:
     hydrogen_mass: float | None = None
     teacher_workers: int = 1
     proposal_steps: int | None = None
+    unguarded: tuple[str, ...] = ()
+    energy_budget_meV: float | None = None
+    on_residual: str = "stop"
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense, before anything is loaded."""
@@ -160,6 +171,7 @@ class RunConfig:
             )
         if self.seed < 0:
             raise InputError(f"seed = {self.seed} must not be negative.")
+        self._check_guards()
         if self.k_steps != AUTO and self.duration_ps * 1000 < self.outer_step_fs * (1 - 1e-9):
             raise InputError(
                 f"duration {self.duration_ps:g} ps is shorter than one outer step of {self.outer_step_fs:g} fs (k_steps * timestep)."
@@ -189,7 +201,9 @@ class RunConfig:
             )
         if self.k_steps == AUTO:
             if self.scheme in BOUNDED:
-                raise InputError(f"k_steps = 'auto' has no rule for scheme '{self.scheme}', which nothing makes resonate.")
+                raise InputError(
+                    f"k_steps = 'auto' has no rule for scheme '{self.scheme}', which nothing makes resonate."
+                )
             if self.middle is not None:
                 raise InputError("k_steps = 'auto' is for two models; with a middle one, give a whole number.")
             if self.proposal_steps is not None:
@@ -213,6 +227,28 @@ class RunConfig:
     def decisive(self) -> dict[str, Any]:
         """The settings that make a run what it is: a checkpoint is taken up where these are equal."""
         return {name: value for name, value in asdict(self).items() if name not in WITHOUT_TRACE}
+
+    def _check_guards(self) -> None:
+        """Which guards there are, and what they can be told."""
+        for name in self.unguarded:
+            if name not in GUARDS:
+                hint = " for the residual there is on_residual 'ignore'." if name == "residual" else ""
+                raise InputError(f"guard '{name}' is unknown; switch off any of: {', '.join(GUARDS)}.{hint}")
+        if self.on_residual not in ON_RESIDUAL:
+            raise InputError(f"on_residual '{self.on_residual}' is unknown; choose one of: {', '.join(ON_RESIDUAL)}.")
+        if self.on_residual != "stop" and self.student is None:
+            raise InputError(
+                f"on_residual '{self.on_residual}' needs a student; there is no residual in plain dynamics."
+            )
+        budget = self.energy_budget_meV
+        if budget is None:
+            return
+        if not (np.isfinite(budget) and budget > 0):
+            raise InputError(f"energy_budget_meV = {budget:g} must be a positive number (per atom).")
+        if "energy" in self.unguarded:
+            raise InputError(f"energy_budget_meV = {budget:g} and no guard of the energy exclude each other; give one.")
+        if self.scheme == "ghmc":
+            raise InputError("scheme 'ghmc' has no energy_budget_meV: the energy changes that it accepts are meant.")
 
     @property
     def execution(self) -> Execution:

@@ -2,63 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mlff_sim.errors import NonFinite, SimulationStopped
 from mlff_sim.forces import Array
 from mlff_sim.integrators.stepper import Stepper
-from mlff_sim.state import State, kinetic_energy
-from mlff_sim.units import KB
+from mlff_sim.simulation.rules import Rule
+from mlff_sim.state import State
+
+LAST_FRAMES = 10
+"""Outer steps before a stop that are remembered."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A stepper after an outer step.
+
+    Attributes:
+        step: its number.
+        state: positions and momenta.
+        kinetic, potential, conserved: eV, shape (replicas,).
+    """
+
+    step: int
+    state: State
+    kinetic: Array
+    potential: Array
+    conserved: Array
 
 
 class Guard:
-    """Stops a run whose forces are not finite or whose temperature has run away.
+    """Advances a stepper, and stops it when forces are not finite, a model fails or a rule is broken.
 
-    The limit on the kinetic temperature of a replica is T (1 + 8 sqrt(2 / dof)), eight standard deviations of the
-    canonical kinetic energy above the higher of the target and the start. With the centre of mass at rest there are
-    three degrees of freedom fewer.
+    Args:
+        stepper: at the start.
+        rules: what else to look at after every step.
+
+    Attributes:
+        tail: the last steps, the one that broke a rule included; none whose momenta are not numbers.
     """
 
-    rule_temperature = "temperature runs away"
+    def __init__(self, stepper: Stepper, rules: Sequence[Rule] = ()) -> None:
+        """Bind; nothing is evaluated yet."""
+        self.stepper, self.rules = stepper, tuple(rules)
+        self.tail: deque[Moment] = deque(maxlen=LAST_FRAMES)
 
-    def __init__(self, masses: Array, state: State, temperature_K: float, *, com_removed: bool = False) -> None:
-        """Set the limit from the start."""
-        self.masses = masses
-        self.dof = 3 * len(masses) - 3 * com_removed
-        start = float(self.temperature(state).max())
-        self.limit_K = max(temperature_K, start) * (1 + 8 * np.sqrt(2 / self.dof))
+    def begin(self) -> None:
+        """Take the present state as the start, step 0."""
+        with self.watching(0):
+            self._remember(0)
+            for rule in self.rules:
+                rule.begin(self.stepper)
 
-    def temperature(self, state: State) -> Array:
-        """Kinetic temperature of each replica, K."""
-        return 2 * kinetic_energy(state.momenta, self.masses) / (self.dof * KB)
+    def advance(self, step: int) -> None:
+        """One outer step, the `step`-th.
 
-    def check(self, state: State, step: int) -> None:
-        """Raise `SimulationStopped` when a rule is broken."""
-        temperature = self.temperature(state)
-        if not (temperature < self.limit_K).all():  # a NaN fails this comparison too
-            r = int(np.argmax(~(temperature < self.limit_K)))
-            p = state.momenta[r]
-            finite = np.isfinite(p).all(axis=1)
-            if not finite.all():
-                atom = int(np.argmin(finite))
-                raise SimulationStopped(
-                    "forces must be finite", step, r, atom, f"the momentum of atom {atom} is not a number"
-                )
-            atom = int(np.argmax((p * p).sum(axis=1) / self.masses))
-            raise SimulationStopped(
-                self.rule_temperature,
-                step,
-                r,
-                atom,
-                f"{temperature[r]:.0f} K exceeds {self.limit_K:.0f} K; atom {atom} is the hottest; try a shorter outer step or more friction",
-            )
+        Raises:
+            SimulationStopped: with the rule, the step, the replica and the atom.
+        """
+        with self.watching(step):
+            self.stepper.step()
+            self._check_finite(step)
+            self._remember(step)
+            for rule in self.rules:
+                breach = rule.broken(self.stepper)
+                if breach is not None:
+                    raise SimulationStopped(
+                        breach.rule,
+                        step,
+                        breach.replica,
+                        breach.atom,
+                        breach.detail,
+                        (breach.value, breach.limit, breach.unit),
+                    )
 
     @contextmanager
-    def watching(self, state: State, step: int) -> Iterator[None]:
+    def watching(self, step: int) -> Iterator[None]:
         """Turn every way the models can fail inside a step into a `SimulationStopped` that names atom and rule."""
+        state = self.stepper.state
         try:
             yield
         except NonFinite as bad:
@@ -67,13 +94,33 @@ class Guard:
         except RuntimeError as error:
             if isinstance(error, SimulationStopped):
                 raise
-            heat = (state.momenta * state.momenta).sum(axis=-1) / self.masses
+            heat = (state.momenta * state.momenta).sum(axis=-1) / self.stepper.masses
             replica, atom = (int(i) for i in np.unravel_index(int(np.argmax(heat)), heat.shape))
             detail = f"{' '.join(str(error).split())}; atom {atom} was the hottest"
             raise SimulationStopped("the teacher must converge", step, replica, atom, detail) from error
 
-    def advance(self, stepper: Stepper, step: int) -> None:
-        """One outer step under this guard."""
-        with self.watching(stepper.state, step):
-            stepper.step()
-        self.check(stepper.thermal(), step)
+    def _check_finite(self, step: int) -> None:
+        p = self.stepper.state.momenta
+        if not np.isfinite(p.sum()):
+            r, atom = (int(i) for i in np.argwhere(~np.isfinite(p).all(axis=-1))[0])
+            raise SimulationStopped(
+                "forces must be finite", step, r, atom, f"the momentum of atom {atom} is not a number"
+            )
+
+    def _remember(self, step: int) -> None:
+        s = self.stepper
+        kinetic, potential = s.kinetic(), s.potential()
+        self.tail.append(Moment(step, s.state, kinetic, potential, kinetic + potential - s.heat))
+
+    # For the checkpoint.
+
+    def saved(self) -> dict[str, Any]:
+        """What the rules remember."""
+        return {f"guard:{rule.name}:{k}": v for rule in self.rules for k, v in rule.state.items()}
+
+    def restore(self, saved: Mapping[str, Array], step: int) -> None:
+        """Continue from what `saved` gave."""
+        for rule in self.rules:
+            prefix = f"guard:{rule.name}:"
+            rule.state = {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix)}
+        self._remember(step)

@@ -37,6 +37,7 @@ from mlff_sim.simulation.cadence import (
 )
 from mlff_sim.simulation.clock import BASELINE_STEPS, predicted_speedup
 from mlff_sim.simulation.guards import Guard
+from mlff_sim.simulation.temperature import Temperature
 from mlff_sim.state import State, maxwell_boltzmann
 from mlff_sim.structure import check_free, covalent_bonds, per_atom, read_structure, repartitioned_masses
 from mlff_sim.units import FS, KB, MEV, PS
@@ -150,26 +151,29 @@ class Predictor:
         start = State(np.repeat(self.at_rest[None], R, axis=0), np.stack(draws))
         bath = Langevin(c.temperature_K, WARM_UP_FRICTION, c.seed, R)
         stepper = assemble(plain, {"teacher": self.student}, self.masses, start, bath)
-        guard, steps = Guard(self.masses, start, c.temperature_K), round(1000 * WARM_UP_PS / c.timestep_fs)
+        guard, steps = self._guard(stepper), round(1000 * WARM_UP_PS / c.timestep_fs)
         for step in range(1, steps + 1):
-            self._advance(guard, stepper, step)
+            self._advance(guard, step)
             if step % CHUNK == 0:
                 self.progress.update(step - steps, self.planned, "sampling with the student")
         p = stepper.state.momenta
         p = p - self.masses[:, None] * (p.sum(axis=1, keepdims=True) / self.masses.sum())
         stepper = assemble(plain, {"teacher": self.student}, self.masses, State(stepper.state.positions, p))
-        states = [stepper.state]
+        guard, states = self._guard(stepper), [stepper.state]
         for step in range(1, self.frames):
-            self._advance(guard, stepper, step)
+            self._advance(guard, step)
             states.append(stepper.state)
         return np.stack([s.positions for s in states]), np.stack([s.momenta for s in states]) / self.masses[:, None]
 
-    def _advance(self, guard: Guard, stepper: Stepper, step: int) -> None:
+    def _guard(self, stepper: Stepper) -> Guard:
+        return Guard(stepper, [Temperature(stepper, self.atoms.numbers.tolist(), self.config.temperature_K)])
+
+    def _advance(self, guard: Guard, step: int) -> None:
         try:
-            guard.advance(stepper, step)
+            guard.advance(step)
         except SimulationStopped as stop:
             detail = f"in the student's own dynamics, {stop.detail}"
-            raise SimulationStopped(stop.rule, step, stop.replica, stop.atom, detail) from stop
+            raise SimulationStopped(stop.rule, step, stop.replica, stop.atom, detail, stop.measure) from stop
 
     def _student_forces(self, x: Array) -> Array:
         forces: Array = evaluate(self.student, x[None]).forces[0]

@@ -1,29 +1,26 @@
-"""The recorded part of a run: rows, checkpoints, the clock, and the end."""
+"""The recorded part of a run: rows, checkpoints and the clock."""
 
 from __future__ import annotations
 
 import copy
 import json
 import time
-from collections import deque
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from mlff_sim.errors import NonFinite, SimulationStopped
+from mlff_sim.errors import NonFinite
 from mlff_sim.forces import Array, Evaluation
 from mlff_sim.integrators.metropolis import Metropolis
-from mlff_sim.integrators.stepper import Stepper
 from mlff_sim.progress import Progress
 from mlff_sim.runfolder import RunWriter
 from mlff_sim.simulation.clock import BASELINE_BLOCKS, Baseline, Timing, predicted_speedup
 from mlff_sim.simulation.config import RunConfig
 from mlff_sim.simulation.guards import Guard
+from mlff_sim.simulation.relabel import FILE, Relabel
 from mlff_sim.state import State
 
-LAST_FRAMES = 10
-"""Outer steps before a stop whose positions are kept."""
 PROBE_STEPS, PROBE_ROUNDS, PROBE_S = 5, (3, 40), 1.0
 """Before production: outer steps timed in a round, fewest and most rounds, and the seconds after which none begins.
 
@@ -36,20 +33,27 @@ class Production:
 
     Args:
         config: settings of the run.
-        stepper: at the start of production, or about to be restored.
+        guard: of the stepper, which is at the start of production, or about to be restored.
         writer: the open run folder.
         progress: told outer steps.
         baseline: timed in blocks between segments; None for plain runs.
+        relabel: collects frames beyond the student's training range; None where it is not asked for.
     """
 
     def __init__(
-        self, config: RunConfig, stepper: Stepper, writer: RunWriter, progress: Progress, baseline: Baseline | None
+        self,
+        config: RunConfig,
+        guard: Guard,
+        writer: RunWriter,
+        progress: Progress,
+        baseline: Baseline | None,
+        relabel: Relabel | None = None,
     ) -> None:
         """Bind; nothing is evaluated or written yet."""
+        stepper = guard.stepper
         self.config, self.stepper, self.writer, self.progress = config, stepper, writer, progress
-        self.baseline = baseline
+        self.guard, self.baseline, self.relabel = guard, baseline, relabel
         self.hybrid = config.student is not None
-        self.guard = Guard(stepper.masses, stepper.state, config.temperature_K, com_removed=config.remove_com)
         self.step = 0
         self.residual_sum, self.residual_steps = np.zeros(len(stepper.state.positions)), 0
         self.rows: dict[str, list[Any]] = {}
@@ -58,14 +62,12 @@ class Production:
         self.models = [name for name in ("teacher", "student", "middle") if name in stepper.forces.providers]
         self.seconds = dict.fromkeys(("teacher", "student", *self.models, "total", "baseline"), 0.0)
         self.teacher_calls = 0
-        self.tail: deque[tuple[float, State]] = deque(maxlen=LAST_FRAMES)
 
     def begin(self) -> None:
         """Evaluate the start, time the models on copies, record the first row."""
         table = self.stepper.forces
         before = table.calls["teacher"]
-        with self.guard.watching(self.stepper.state, 0):
-            self.stepper.potential()
+        self.guard.begin()
         self.teacher_calls = table.calls["teacher"] - before
         if self.hybrid:
             self.progress.update(0, self.config.outer_steps, "compiling and timing")
@@ -82,11 +84,12 @@ class Production:
             start, before = time.perf_counter(), (dict(table.seconds), dict(table.calls))
             steps = min(config.checkpoint_steps, total - self.step)
             for _ in range(steps):
-                self.tail.append((self.step * config.outer_step_fs / 1000, self.stepper.state))
-                self.guard.advance(self.stepper, self.step + 1)
+                self.guard.advance(self.step + 1)
                 self.step += 1
                 if self.hybrid:
                     self._measure_residual()
+                if self.relabel is not None:
+                    self.relabel.look(self.step)
                 if self.step % config.frame_steps == 0:
                     self._record()
                 if self.step % 20 == 0:
@@ -104,17 +107,16 @@ class Production:
             self._write(self._checkpoint())
             self.progress.update(self.step, total, "production")
 
-    def abandon(self, stop: SimulationStopped) -> None:
-        """Write what was recorded since the last checkpoint and the states just before the stop."""
+    def abandon(self) -> None:
+        """Write what was recorded since the last checkpoint."""
         self._write(None)
-        frames = [(t, s.positions[stop.replica]) for t, s in self.tail if np.isfinite(s.positions).all()]
-        self.writer.last_frames(frames or [(0.0, self.stepper.state.positions[stop.replica])])
 
     def summary(self) -> dict[str, Any]:
         """What run.json gains at the end."""
         rest = self.seconds["total"] - sum(self.seconds[name] for name in self.models)
         timing = asdict(self.timing) if self.timing else None
-        return {"wall_s": {**self.seconds, "rest": rest}, "teacher_calls": self.teacher_calls, "timing": timing}
+        out = {"wall_s": {**self.seconds, "rest": rest}, "teacher_calls": self.teacher_calls, "timing": timing}
+        return out if self.relabel is None else {**out, "relabelled": len(self.relabel)}
 
     # What a row holds.
 
@@ -156,6 +158,9 @@ class Production:
             empty["residual_mae"] = flat
         if isinstance(self.stepper, Metropolis):
             empty["accepted"] = flat
+        if self.relabel is not None and len(self.relabel) > self.relabel.written:
+            self.writer.archive(FILE, {**self.relabel.arrays(), "numbers": self.writer.atoms.numbers})
+            self.relabel.written = len(self.relabel)
         rows = {k: np.array(self.rows[k]) if self.rows.get(k) else np.zeros(shape) for k, shape in empty.items()}
         self.writer.segment(rows, {k: np.array(v) for k, v in self.wall.items()}, checkpoint)
         self.rows, self.wall = {}, {}
@@ -173,13 +178,14 @@ class Production:
             "com_removed": self.writer.settings["com_removed"],
             "tuning": self.writer.settings.get("tuning"),
             "cadence": self.writer.settings.get("cadence"),
+            "relabelled": 0 if self.relabel is None else len(self.relabel),
         }
         saved: dict[str, Any] = {"positions": s.state.positions, "momenta": s.state.momenta, "heat": s.heat}
         saved["extension"] = s.extension
         saved |= {"residual_sum": self.residual_sum, "residual_steps": np.array(self.residual_steps)}
         for name, e in s.forces.known.items():
             saved[f"energy:{name}"], saved[f"forces:{name}"] = e.energy, e.forces
-        return {**saved, "json": np.array(json.dumps(numbers))}
+        return {**saved, **self.guard.saved(), "json": np.array(json.dumps(numbers))}
 
     def restore(self, saved: dict[str, Array]) -> None:
         """Continue from what `_checkpoint` saved."""
@@ -194,6 +200,9 @@ class Production:
         self.residual_sum, self.residual_steps = saved["residual_sum"], int(saved["residual_steps"])
         self.timing = Timing(**numbers["timing"]) if numbers["timing"] else None
         self.writer.settings["com_removed"] = numbers["com_removed"]
+        self.guard.restore(saved, self.step)
+        if self.relabel is not None:
+            self.relabel.restore(self.writer.folder / FILE, numbers["relabelled"])
 
     # The clock.
 

@@ -23,10 +23,14 @@ from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.cadence import CadenceConfig, frozen
 from mlff_sim.simulation.clock import Baseline
 from mlff_sim.simulation.config import AUTO, BOUNDED, SAMPLERS, RunConfig
+from mlff_sim.simulation.dissection import dissect, facts, told
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.predictor import Predictor
 from mlff_sim.simulation.production import Production
+from mlff_sim.simulation.relabel import Relabel
+from mlff_sim.simulation.rules import Rule
 from mlff_sim.simulation.tuning import choose, jumps, ladder, unit_steps
+from mlff_sim.simulation.watch import budget, common_rules, residual
 from mlff_sim.state import State, at_rest, maxwell_boltzmann
 from mlff_sim.structure import check_free, covalent_bonds, per_atom, read_structures, repartitioned_masses
 
@@ -198,6 +202,27 @@ class Run:
         config = self.config
         return Langevin(config.temperature_K, self.friction, seed, self.replicas, remove_com=config.remove_com)
 
+    def _watch(self, stepper: Stepper) -> tuple[Guard, Relabel | None]:
+        """The guard of production, and what collects frames where that is asked for."""
+        rules: list[Rule] = []
+        seen = residual(stepper, self.providers["student"].provenance) if self.config.student is not None else None
+        if seen is not None and self.config.on_residual == "stop":
+            rules.append(seen)
+        rules += common_rules(self.config, stepper, self.atoms, self.bonds, self.start)
+        rules += budget(self.config, stepper, self.start)
+        collects = seen is not None and self.config.on_residual == "relabel"
+        return Guard(stepper, rules), Relabel(seen, stepper, self.config.outer_step_fs) if seen and collects else None
+
+    def _dissected(self, stop: SimulationStopped) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Facts and dissection for run.json; leaves both as text, and the last frames, in the folder."""
+        outer, r = self.config.outer_step_fs, stop.replica
+        what = facts(stop, self.atoms, outer)
+        found = dissect(stop, self.guard, self.atoms, self.bonds, self.start.positions, outer)
+        frames = [(m.step * outer / 1000, m.state.positions[r]) for m in self.guard.tail]
+        frames = [(t, x) for t, x in frames if np.isfinite(x).all()]
+        self.writer.stopped(told(what, found), frames or [(0.0, self.guard.stepper.state.positions[r])])
+        return what, found
+
     def run(self) -> str:
         """Run to the end and return the status. On a finished folder this does nothing.
 
@@ -214,7 +239,8 @@ class Run:
         config = self.config
         baseline = Baseline(config, self.atoms) if config.student and config.baseline else None
         stepper = self._stepper(config.ensemble, self.start, config.seed, config.compile)
-        production = Production(config, stepper, self.writer, self.progress, baseline)
+        self.guard, relabel = self._watch(stepper)
+        production = Production(config, self.guard, self.writer, self.progress, baseline, relabel)
         try:
             if isinstance(stepper, Metropolis) and config.k_steps == AUTO:
                 tuning = json.loads(str(saved["json"]))["tuning"] if saved else self._tune(stepper)
@@ -227,9 +253,9 @@ class Run:
                 production.restore(saved)
             production.run()
         except SimulationStopped as stop:
-            production.abandon(stop)
-            facts = {"rule": stop.rule, "step": stop.step, "replica": stop.replica, "atom": stop.atom}
-            self.writer.finish("stopped", {**facts, "detail": stop.detail}, production.summary())
+            production.abandon()
+            what, found = self._dissected(stop)
+            self.writer.finish("stopped", what, {**production.summary(), "dissection": found})
             raise
         self.writer.finish("finished", None, production.summary())
         return "finished"
@@ -239,17 +265,18 @@ class Run:
         config, rungs, bath = self.config, self.ladder, stepper.bath
         assert rungs is not None
         stepper.bath = self._bath(config.seed + EQUILIBRATION)
-        guard = Guard(self.masses, self.start, config.temperature_K, com_removed=config.remove_com)
+        production, self.guard = self.guard, self._warming(stepper)
         accepted, jumped = (np.zeros((rungs.sweeps, len(rungs.multiples))) for _ in range(2))
         for sweep in range(rungs.sweeps):
             for i, stepper.steps in enumerate(rungs.multiples):
                 before, count = stepper.state.positions, stepper.accepted
-                self._warm(guard, stepper, sweep * len(rungs.multiples) + i + 1)
+                self._warm(sweep * len(rungs.multiples) + i + 1)
                 accepted[sweep, i] = (stepper.accepted - count).mean()
                 jumped[sweep, i] = jumps(before, stepper.state.positions).mean()
             self.progress.update(sweep + 1, rungs.sweeps, "equilibration, tuning k")
         stepper.forces.reset()
         stepper.restart(stepper.state, bath)
+        self.guard = production
         return choose(rungs, accepted, jumped)
 
     def _foretold(self, saved: dict[str, Array] | None) -> RunConfig:
@@ -288,14 +315,17 @@ class Run:
         self.writer.open()
         return settled
 
-    def _warm(self, guard: Guard, stepper: Stepper, step: int) -> None:
+    def _warming(self, stepper: Stepper) -> Guard:
+        """The guard of what comes before production."""
+        return Guard(stepper, common_rules(self.config, stepper, self.atoms, self.bonds, self.start))
+
+    def _warm(self, step: int) -> None:
         """One step before production."""
         try:
-            guard.advance(stepper, step)
+            self.guard.advance(step)
         except SimulationStopped as stop:
-            raise SimulationStopped(
-                stop.rule, step, stop.replica, stop.atom, f"during equilibration, {stop.detail}"
-            ) from stop
+            detail = f"during equilibration, {stop.detail}"
+            raise SimulationStopped(stop.rule, step, stop.replica, stop.atom, detail, stop.measure) from stop
 
     def _equilibrate(self, stepper: Stepper) -> None:
         """NVT with the same models before production; leaves the stepper at the start of production."""
@@ -309,9 +339,9 @@ class Run:
             warm.bath = self._bath(seed)
         else:
             warm = self._stepper("nvt", self.start, seed, compile=False)  # too short to be worth compiling
-        guard = Guard(self.masses, self.start, config.temperature_K, com_removed=config.remove_com)
+        production, self.guard = self.guard, self._warming(warm)
         for step in range(1, steps + 1):
-            self._warm(guard, warm, step)
+            self._warm(step)
             self.progress.update(step - steps, config.outer_steps, "equilibration")
         state = warm.state
         if config.ensemble == "nve":
@@ -319,6 +349,7 @@ class Run:
             self.writer.settings["com_removed"] = True
         warm.forces.reset()
         stepper.restart(state, bath)
+        self.guard = production
 
 
 def _repartition(frames: list[Atoms], bonds: list[tuple[int, int]], hydrogen_mass: float) -> None:

@@ -234,6 +234,12 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
         notes.append(BOUNDED_NOTE if bounded else "Temperature was not judged: add an NVT run.")
     if reference is None:
         notes.append("Structure was not judged: give a reference, a run of the teacher alone or a stored distribution.")
+    for run in judged:
+        if kept := run.settings.get("relabelled"):
+            notes.append(
+                f"{kept} frames of {run.name} lie beyond the student's training range; they are in its relabel.npz with the "
+                "teacher's answers: mlff-sim distill --labels."
+            )
     return Assessment(judged, tuple(notes))
 
 
@@ -408,7 +414,8 @@ def _ending(settings: Mapping[str, Any]) -> str:
     stop = settings.get("stop")
     if not stop:
         return f"The run is not complete (status '{settings.get('status')}'): finish it."
-    return f"Stopped at outer step {stop['step']} by the guard '{stop['rule']}' (replica {stop['replica']}, atom {stop['atom']}): {stop['detail']}"
+    where = f"replica {stop['replica']}, atom {stop['atom']}"
+    return f"Stopped at outer step {stop['step']} by the guard '{stop['rule']}' ({where}): {stop['detail']}. stop.txt dissects it."
 
 
 def _speed(run: Run) -> Speed:
