@@ -45,13 +45,22 @@ def distill(
             "--width", metavar="N[,N...]", help="Hidden widths. [default: 256,256; 384,384 above 100 pairs of atoms]"
         ),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Begin with a student of the same molecule and a cheaper teacher, and tune it with a few hundred labels.",
+        ),
+    ] = None,
     seed: Seed = 0,
     compile_teacher: CompileTeacher = False,
 ) -> int:
     """Distil a teacher into a cheap student of one molecule.
 
     Rounds of sampling with the student at several temperatures, labels from the teacher, and training. Interrupted,
-    the same command takes up where it stopped.
+    the same command takes up where it stopped. Where a label takes seconds, begin with the student of a cheaper teacher
+    (--from).
 
     Example:
 
@@ -72,14 +81,22 @@ def distill(
     from mlff_sim.acceleration import Acceleration, Execution
     from mlff_sim.distill import DistillConfig
     from mlff_sim.distill import distill as run
+    from mlff_sim.distill.plan import read_start
     from mlff_sim.models.registry import load_model, resolve
     from mlff_sim.structure import read_structure
 
     config = DistillConfig(
-        teacher=teacher, temperatures_K=temperatures, budget_s=seconds, target_mae=target_mae, widths=widths, seed=seed
+        teacher=teacher,
+        temperatures_K=temperatures,
+        budget_s=seconds,
+        target_mae=target_mae,
+        widths=widths,
+        seed=seed,
+        start=start,
     )
     resolve(teacher)
     atoms = read_structure(structure)
+    read_start(start, widths, atoms)
     execution = Execution(acceleration=Acceleration(compile=compile_teacher, prune_edges=True))
     model = load_model(teacher, atoms, execution)
     with progress_bar("s") as bar:
@@ -89,9 +106,7 @@ def distill(
         if result.own_states_mae is not None
         else ""
     )
-    console.print(
-        f"force MAE {result.force_mae:.2f} meV/A on an independent teacher trajectory at {min(temperatures):g} K{own}"
-    )
+    console.print(f"force MAE {result.force_mae:.2f} meV/A on {result.tested}{own}")
     console.print(
         f"{result.labels} labels; {result.teacher_s:.0f} s teacher, {result.training_s:.0f} s training, "
         f"{result.sampling_s:.0f} s sampling, {result.test_s:.0f} s test trajectory"
