@@ -45,6 +45,14 @@ def distill(
             "--width", metavar="N[,N...]", help="Hidden widths. [default: 256,256; 384,384 above 100 pairs of atoms]"
         ),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Begin with a student of the same molecule and a cheaper teacher, and tune it with a few hundred labels.",
+        ),
+    ] = None,
     seed: Seed = 0,
     labels: Annotated[
         str | None,
@@ -57,7 +65,8 @@ def distill(
     """Distil a teacher into a cheap student of one molecule.
 
     Rounds of sampling with the student at several temperatures, labels from the teacher, and training. Interrupted,
-    the same command takes up where it stopped.
+    the same command takes up where it stopped. Where a label takes seconds, begin with the student of a cheaper teacher
+    (--from).
 
     Example:
 
@@ -78,6 +87,7 @@ def distill(
     from mlff_sim.acceleration import Acceleration, Execution
     from mlff_sim.distill import DistillConfig
     from mlff_sim.distill import distill as run
+    from mlff_sim.distill.plan import read_start
     from mlff_sim.models.registry import load_model, resolve
     from mlff_sim.structure import read_structure
 
@@ -89,9 +99,11 @@ def distill(
         widths=widths,
         seed=seed,
         labels=labels,
+        start=start,
     )
     resolve(teacher)
     atoms = read_structure(structure)
+    read_start(start, widths, atoms)
     execution = Execution(acceleration=Acceleration(compile=compile_teacher, prune_edges=True))
     model = load_model(teacher, atoms, execution)
     with progress_bar("s") as bar:
@@ -101,9 +113,7 @@ def distill(
         if result.own_states_mae is not None
         else ""
     )
-    console.print(
-        f"force MAE {result.force_mae:.2f} meV/A on an independent teacher trajectory at {min(temperatures):g} K{own}"
-    )
+    console.print(f"force MAE {result.force_mae:.2f} meV/A on {result.tested}{own}")
     console.print(
         f"{result.labels} labels; {result.teacher_s:.0f} s teacher, {result.training_s:.0f} s training, "
         f"{result.sampling_s:.0f} s sampling, {result.test_s:.0f} s test trajectory"

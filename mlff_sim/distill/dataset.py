@@ -6,15 +6,24 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice, permutations, product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, ForceProvider
+from mlff_sim.structure import covalent_bonds
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 MAX_LABEL_FORCE = 30.0
 """eV/A. Frames with a larger teacher force lie far outside any thermal ensemble and are not trained on."""
+MAX_EXCHANGES = 24
+"""Copies of a frame with like hydrogens exchanged, at most."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,14 @@ class Labels:
             np.concatenate([self.positions, other.positions]),
             np.concatenate([self.energies, other.energies]),
             np.concatenate([self.forces, other.forces]),
+        )
+
+    def exchanged(self, orders: NDArray[np.int64]) -> Labels:
+        """Each frame once in every order of the atoms (orders, n): what holds for one holds for all, free of charge."""
+        return Labels(
+            np.concatenate([self.positions[:, order] for order in orders]),
+            np.tile(self.energies, len(orders)),
+            np.concatenate([self.forces[:, order] for order in orders]),
         )
 
     def save(self, path: Path) -> None:
@@ -111,3 +128,22 @@ def label(teacher: ForceProvider, frames: Array) -> Labels:
     if not x:
         return Labels.empty(frames.shape[1])
     return Labels(np.array(x), np.array(e), np.array(f))
+
+
+def hydrogen_exchanges(atoms: Atoms) -> NDArray[np.int64]:
+    """Orders of the atoms (orders, n) that exchange hydrogens of one neighbour: 12 of ethanol, the given one first.
+
+    A network of labelled atoms does not know that they are alike, and has to be shown; at most `MAX_EXCHANGES` orders.
+    """
+    shared: dict[int, list[int]] = {}
+    for pair in covalent_bonds(atoms):
+        for hydrogen, neighbour in (pair, pair[::-1]):
+            if atoms.numbers[hydrogen] == 1:
+                shared.setdefault(neighbour, []).append(hydrogen)
+    orders = []
+    for choice in islice(product(*(permutations(group) for group in shared.values())), MAX_EXCHANGES):
+        order = np.arange(len(atoms))
+        for group, other in zip(shared.values(), choice, strict=True):
+            order[group] = other
+        orders.append(order)
+    return np.array(orders)

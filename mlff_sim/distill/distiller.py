@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlff_sim.distill.dataset import Labels, label, read_labels
+from mlff_sim.distill.dataset import Labels, hydrogen_exchanges, label, read_labels
+from mlff_sim.distill.plan import FRESH, TEST_FRAMES, TUNING, read_start
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, ForceProvider
-from mlff_sim.models.checkpoint import save_student, sha256
+from mlff_sim.models.checkpoint import load_student, save_student, sha256
+from mlff_sim.models.shipped import student_path
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.structure import check_free
 from mlff_sim.units import MEV
@@ -28,14 +30,10 @@ if TYPE_CHECKING:
 
     from mlff_sim.models.student import InverseDistanceNet, Student
 
-ROUNDS = ((0.03, 0.04), (0.07, 0.06), (0.15, 0.10), (0.30, 0.20), (0.45, 0.60))
-"""Per round: its share of the labels and its share of the training time. The last round trains longest, on all."""
-TEACHER_SHARE = 0.30
-"""Share of the budget spent on labels, at most: it ends at `MAX_LABELS`."""
 END_SHARE = 0.015
 """Share of the budget kept for what comes before and after the rounds: start-up, last errors, writing the file."""
-MAX_LABELS = 60_000
-"""Beyond this, a small network gains more from training time than from labels."""
+PART_S, PART_FRAMES = 20.0, 50
+"""Labels are written in parts of so many seconds or frames, so that no more than one is lost with the process."""
 
 
 SAME_TEACHER = 1.0
@@ -52,9 +50,11 @@ class DistillConfig:
             reported at the lowest.
         budget_s: wall time in all: labels, training and the test trajectory.
         target_mae: meV/A; stop when the error on the test trajectory is below. None: use the whole budget.
-        widths: hidden widths; None chooses by the number of pairs.
+        widths: hidden widths; None chooses by the number of pairs, or takes those of `start`.
         seed: of everything random. Training against the clock is not reproducible bit by bit.
         labels: file of more labelled frames to train on and to sample from, such as the relabel.npz of a run.
+        start: a student of the same molecule and another, cheaper teacher to begin with; a file or a shipped name. It
+            samples from the first frame on, so that the new teacher is asked for a few hundred labels and no more.
     """
 
     teacher: str
@@ -64,6 +64,7 @@ class DistillConfig:
     widths: tuple[int, ...] | None = None
     seed: int = 0
     labels: str | None = None
+    start: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense."""
@@ -83,7 +84,8 @@ class Distillation:
 
     Attributes:
         student: the trained student, also saved to the output file.
-        force_mae: meV/A, on an independent teacher trajectory at the lowest temperature.
+        force_mae: meV/A, on the test frames.
+        tested: what these are; a trajectory of the teacher at the lowest temperature, where there was budget for one.
         own_states_mae: meV/A, of the student before the last round's training, on the frames it sampled itself.
         labels: frames in the training set.
         teacher_s, training_s, sampling_s, test_s: wall time by purpose, s.
@@ -92,6 +94,7 @@ class Distillation:
 
     student: Student
     force_mae: float
+    tested: str
     own_states_mae: float | None
     labels: int
     teacher_s: float
@@ -168,11 +171,14 @@ class _Distiller:
         from mlff_sim.models.student import InverseDistanceNet
 
         self.atoms, self.teacher, self.config, self.folder, self.progress = atoms, teacher, config, folder, progress
-        widths = config.widths or default_widths(len(atoms))
         self.given = given
+        start = read_start(config.start, config.widths, atoms)
+        self.plan = FRESH if start is None else TUNING
+        widths = config.widths or (tuple(start["widths"]) if start else default_widths(len(atoms)))
         settings = {
             **asdict(config),
             "widths": widths,
+            "start": start,
             "numbers": atoms.numbers.tolist(),
             **({"labels_sha256": sha256(config.labels)} if config.labels else {}),
             "teacher_model": dict(teacher.provenance),
@@ -182,7 +188,9 @@ class _Distiller:
         self.range = (min(config.temperatures_K), max(config.temperatures_K))
         torch.manual_seed(config.seed)
         self.network: InverseDistanceNet = InverseDistanceNet(len(atoms), widths)
-        self.training = TrainingConfig()
+        self.training = TrainingConfig(learning_rate=self.plan.learning_rate)
+        self.explored = Labels.empty(len(atoms))
+        self.orders = hydrogen_exchanges(atoms) if self.plan.exchange else np.arange(len(atoms))[None]
         self.trainer = Trainer(self.network, self.training, config.seed, folder / "training.pt")
 
     def tick(self, extra_s: float, note: str) -> None:
@@ -233,46 +241,68 @@ class _Distiller:
             self.ledger.data["seconds_per_label"] = (time.perf_counter() - begun) / max(1, len(sample))
 
     def label_count(self, stage: int) -> int:
-        affordable = TEACHER_SHARE * self.config.budget_s / self.ledger.data["seconds_per_label"]
-        return max(64, int(ROUNDS[stage - 1][0] * min(MAX_LABELS, affordable)))
+        affordable = self.plan.teacher_share * self.config.budget_s / self.ledger.data["seconds_per_label"]
+        return max(
+            self.plan.fewest_labels, int(self.plan.rounds[stage - 1][0] * min(self.plan.most_labels, affordable))
+        )
 
-    def sample_and_label(self, stage: int) -> None:
-        """New frames from the student as it is, answered by the teacher."""
+    def answer(self, file: Path, purpose: str, frames: Array, size: int, limit_s: float, note: str) -> Labels:
+        """The teacher's answers to frames, `size` at a time; what was answered before an interruption is kept."""
+        begun, known = time.perf_counter(), Labels.empty(len(self.atoms))
+        for first in range(0, len(frames), size):
+            part = file.with_name(f"{file.stem}-from-{first}.npz")
+            if not part.exists():
+                with self.ledger.spend(purpose):
+                    label(self.teacher, frames[first : first + size]).save(part)
+                self.ledger.save()
+            known = known + Labels.load(part)
+            seconds = time.perf_counter() - begun
+            self.tick(0.0, note)
+            if seconds > limit_s and len(known) >= self.plan.fewest_labels:
+                break  # strained frames cost more than thermal ones; the budget comes first
+        known.save(file)
+        for part in self.folder.glob(f"{file.stem}-from-*.npz"):
+            part.unlink()
+        return known
+
+    def sampled(self, temperatures_K: tuple[float, float], count: int, stage: int) -> Array:
+        """New frames of the student as it is, from where there are labels of earlier stages."""
         from mlff_sim.distill.sampling import student_frames
 
-        if self.labels_file(stage).exists():
-            return
-        known = self.labels_until(stage - 1)
+        known = sum((Labels.load(self.labels_file(k)) for k in range(stage)), self.explored)
         with self.ledger.spend("sampling"):
-            frames = student_frames(
+            return student_frames(
                 self.network,
                 known,
                 self.atoms.get_masses(),
                 self.atoms.numbers,
-                temperatures_K=self.range,
-                count=self.label_count(stage),
+                temperatures_K=temperatures_K,
+                count=count,
+                stride=self.plan.stride,
+                discard=self.plan.discard,
                 rng=np.random.default_rng([self.config.seed, 3, stage]),
             )
-        with self.ledger.spend("teacher"):
-            begun = time.perf_counter()
-            parts = []
-            for part in np.array_split(frames, max(1, len(frames) // 50)):
-                parts.append(label(self.teacher, part))
-                seconds = time.perf_counter() - begun
-                self.tick(seconds, f"round {stage}: teacher labels")
-                if seconds > 1.2 * len(frames) * self.ledger.data["seconds_per_label"]:
-                    break  # strained frames cost more than thermal ones; the budget comes first
-            sum(parts, Labels.empty(len(self.atoms))).save(self.labels_file(stage))
-        self.ledger.save()
+
+    def sample_and_label(self, stage: int) -> None:
+        """New frames from the student as it is, answered by the teacher."""
+        if self.labels_file(stage).exists():
+            return
+        self.ledger.save()  # what a label costs decides how many there are, also after an interruption
+        frames = self.sampled(self.range, self.label_count(stage), stage)
+        cost = self.ledger.data["seconds_per_label"]
+        size = max(1, min(PART_FRAMES, int(PART_S / cost)))
+        note = f"round {stage}: teacher labels"
+        self.answer(self.labels_file(stage), "teacher", frames, size, 1.2 * len(frames) * cost, note)
 
     def training_seconds(self, stage: int) -> float:
         """This stage's share of what is left when the labels still to come are paid for."""
         to_come = (
-            sum(self.label_count(s) for s in range(stage + 1, len(ROUNDS) + 1)) * self.ledger.data["seconds_per_label"]
+            sum(self.label_count(s) for s in range(stage + 1, len(self.plan.rounds) + 1))
+            * self.ledger.data["seconds_per_label"]
         )
         self.ledger.book("rest")
         left = (1 - END_SHARE) * self.config.budget_s - self.ledger.spent() - 1.03 * to_come
-        shares = [0.02, *(r[1] for r in ROUNDS)]
+        shares = [0.02, *(r[1] for r in self.plan.rounds)]
         return float(max(0.5, left * shares[stage] / sum(shares[stage:])))
 
     def train(self, stage: int, test: Labels) -> float:
@@ -286,7 +316,10 @@ class _Distiller:
         seconds = data.setdefault("training_seconds", {}).setdefault(str(stage), self.training_seconds(stage))
         self.ledger.save()
         steps = self.trainer.train(
-            labels, seconds, stage, lambda s: self.tick(s, f"round {stage}: training on {len(labels)} labels")
+            labels.exchanged(self.orders),
+            seconds,
+            stage,
+            lambda s: self.tick(s, f"round {stage}: training on {len(labels)} labels"),
         )
         self.ledger.book("training", seconds)  # of all attempts, where an earlier one was interrupted
         mae = force_mae(self.network, test)
@@ -308,8 +341,8 @@ class _Distiller:
         self.tick(0.0, f"round {stage}: force MAE {mae:.1f} meV/A")
         return mae
 
-    def run(self) -> None:
-        """All rounds, from wherever the folder says the last call stopped."""
+    def begin(self) -> Labels:
+        """Test frames and the first labels, both from trajectories of the teacher; returns the former."""
         import torch
 
         test = self.trajectory(
@@ -320,34 +353,64 @@ class _Distiller:
         )
         self.network.set_statistics(torch.from_numpy(first.positions).float(), torch.from_numpy(first.energies).float())
         self.plan_labels(first)
+        return test
+
+    def begin_from(self, start: str) -> Labels:
+        """The same where a student is the start: its trajectory says where sampling may begin, and holds no labels."""
+        from mlff_sim.distill.sampling import teacher_trajectory
+
+        student = load_student(student_path(start))
+        self.network.load_state_dict(student.network.state_dict())
+        with self.ledger.spend("sampling"):
+            trajectory = teacher_trajectory(
+                student,
+                self.atoms.get_positions(),
+                self.atoms.get_masses(),
+                temperature_K=self.range[1],
+                steps=2000,
+                every=4,
+                discard=20,
+                rng=np.random.default_rng([self.config.seed, 2]),
+            )
+            x, e, f = zip(*trajectory, strict=True)
+        self.explored = Labels(np.array(x), np.array(e), np.array(f))
+        Labels.empty(len(self.atoms)).save(self.labels_file(0))
+        self.ledger.data["stage"] = max(1, self.ledger.data["stage"])
+        file = self.folder / "test.npz"
+        if not file.exists():
+            frames = self.sampled((self.range[0], self.range[0]), TEST_FRAMES, 0)
+            self.answer(file, "test", frames, 1, 0.15 * self.config.budget_s, "test frames")
+        test = Labels.load(file)
+        self.ledger.data.setdefault("seconds_per_label", self.ledger.spent("test") / max(1, len(test)))
+        return test
+
+    def run(self) -> None:
+        """All rounds, from wherever the folder says the last call stopped."""
+        import torch
+
+        test = self.begin() if self.config.start is None else self.begin_from(self.config.start)
         if (self.folder / "network.pt").exists():
             self.network.load_state_dict(torch.load(self.folder / "network.pt", weights_only=True))
         # Stage 0 trains on the teacher's own short trajectory, stages 1 ... on what the student sampled as well.
-        for stage in range(self.ledger.data["stage"], len(ROUNDS) + 1):
+        for stage in range(self.ledger.data["stage"], len(self.plan.rounds) + 1):
             if stage:
                 self.sample_and_label(stage)
             mae = self.train(stage, test)
             if self.config.target_mae is not None and mae <= self.config.target_mae:
                 break
 
+    def _tested(self) -> str:
+        return "an independent teacher trajectory" if self.config.start is None else "the student it started from"
+
     def result(self) -> Distillation:
         """The student with its record."""
-        import torch
-
         from mlff_sim import __version__
-        from mlff_sim.distill.training import largest_error
+        from mlff_sim.distill.training import energy_offset, largest_error
         from mlff_sim.models.student import Student
 
         ledger, last = self.ledger, self.ledger.data["history"][-1]
         labels, test = self.labels_until(last["round"]), Labels.load(self.folder / "test.npz")
-        with torch.no_grad():
-            predicted = torch.cat(
-                [
-                    self.network(torch.from_numpy(x).float())[0]
-                    for x in np.array_split(labels.positions, max(1, len(labels) // 512))
-                ]
-            )
-        shift = float(np.median(labels.energies - predicted.double().numpy()))  # strained frames must not pull at it
+        shift = energy_offset(self.network, labels)
         pair = np.linalg.norm(
             labels.positions[:, self.network.pair_i] - labels.positions[:, self.network.pair_j], axis=-1
         )
@@ -356,7 +419,7 @@ class _Distiller:
         ]
         record = {
             "species": self.atoms.get_chemical_formula("hill"),
-            "recipe": {**ledger.data["settings"], "training": asdict(self.training), "rounds": ROUNDS},
+            "recipe": {**ledger.data["settings"], "training": asdict(self.training), "rounds": self.plan.rounds},
             "labels": len(labels),
             "training_range": {
                 "temperature_K": list(self.range),
@@ -366,7 +429,7 @@ class _Distiller:
                 "force_mae_meV_per_A": last["force_mae_meV_per_A"],
                 "own_states_mae_meV_per_A": own[-1] if own else None,
                 "largest_on_an_atom_meV_per_A": largest_error(self.network, labels + test),
-                "test": f"{len(test)} frames of an independent teacher trajectory at {self.range[0]:g} K",
+                "test": f"{len(test)} frames of {self._tested()} at {self.range[0]:g} K",
             },
             "seconds": ledger.data["spent"],
             "history": ledger.data["history"],
@@ -376,6 +439,7 @@ class _Distiller:
         return Distillation(
             student=Student(self.network, self.atoms.numbers, shift, record),
             force_mae=last["force_mae_meV_per_A"],
+            tested=record["errors"]["test"],
             own_states_mae=record["errors"]["own_states_mae_meV_per_A"],
             labels=len(labels),
             teacher_s=ledger.spent("teacher"),
@@ -427,6 +491,7 @@ def distill(
     if config.labels is not None:
         given = read_labels(config.labels, atoms.numbers.tolist())
         _check_teacher(teacher, given, config)
+    read_start(config.start, config.widths, atoms)  # its mistakes before the folder is made
     folder = Path(f"{out}.work")
     folder.mkdir(parents=True, exist_ok=True)
     run = _Distiller(atoms, teacher, config, folder, progress or Silent(), given)

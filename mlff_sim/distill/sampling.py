@@ -76,6 +76,7 @@ def student_frames(
     count: int,
     replicas: int = 64,
     stride: int = 50,
+    discard: int = 0,
     timestep_fs: float = 0.5,
     friction_per_ps: float = 20.0,
     rng: np.random.Generator,
@@ -83,7 +84,7 @@ def student_frames(
     """Sample `count` frames (count, n, 3) with Langevin dynamics of the student.
 
     Replicas start from labelled frames, each at its own temperature drawn from the range, and give a frame every
-    `stride` steps; a replica that leaves the training range is set back.
+    `stride` steps after the first `discard` times that many; a replica that leaves the training range is set back.
     """
     numbers = torch.as_tensor(np.asarray(species))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -134,6 +135,6 @@ def student_frames(
                 x[lost] = restart(int(lost.sum()))
                 p[lost] = (thermal * noise())[lost]
                 _, f = network(x)
-            if step % stride == 0:
+            if step % stride == 0 and step > discard * stride:
                 frames.append(x.double().numpy())
     return np.concatenate(frames)[:count]

@@ -64,7 +64,7 @@ class Trainer:
             Optimiser steps done, across interruptions.
         """
         x, f = torch.from_numpy(labels.positions).float(), torch.from_numpy(labels.forces).float()
-        e = torch.from_numpy(labels.energies - labels.energies.mean()).float()
+        e = torch.from_numpy(labels.energies - energy_offset(self.network, labels)).float()
         f_scale, e_scale = float(f.std()), float(self.network.energy_scale)
         parameters = list(self.network.parameters())
         optimizer = SOAP(parameters, lr=self.config.learning_rate)
@@ -126,6 +126,14 @@ class Trainer:
         }
         torch.save(state, temporary)
         os.replace(temporary, self.snapshot)
+
+
+def energy_offset(network: InverseDistanceNet, labels: Labels) -> float:
+    """The constant between the teacher's energies and the network's, eV; a median, so that strained frames do not pull."""
+    with torch.no_grad():
+        parts = np.array_split(labels.positions, max(1, len(labels) // 512))
+        predicted = torch.cat([network(torch.from_numpy(x).float())[0] for x in parts])
+    return float(np.median(labels.energies - predicted.double().numpy()))
 
 
 def force_mae(network: InverseDistanceNet, labels: Labels) -> float:

@@ -174,6 +174,16 @@ def _xtb(method: str) -> Build:
     return build
 
 
+def _dft(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
+    from mlff_sim.models.dft import DFT, split
+
+    functional, basis = split(argument)
+    if atoms.pbc.any():
+        raise InputError(f"'dft:{argument}' is offered for molecules in vacuum here; the structure is periodic.")
+    charge, spin = charge_and_spin(atoms)
+    return DFT(atoms.numbers, functional=functional, basis=basis, charge=charge, spin=spin)
+
+
 def _student(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     from mlff_sim.models.checkpoint import load_student, read_record
     from mlff_sim.models.shipped import student_path
@@ -258,6 +268,15 @@ gfn1_xtb = ModelFamily(
     "tight binding, the older parametrisation",
     requires=("tblite",),
     extra="xtb",
+    images="none",
+    composition=True,
+)
+dft = ModelFamily(
+    _dft,
+    "density functional theory (PySCF), e.g. dft:b3lyp/def2-svp",
+    argument="FUNCTIONAL/BASIS",
+    requires=("pyscf",),
+    extra="dft",
     images="none",
     composition=True,
 )
