@@ -21,8 +21,8 @@ This keeps exp(-H/kT - Q xi^2 / 2kT) for any g: its flow through (eta, xi) has t
   doi:10.1080/00268976.2013.844369; Margul & Tuckerman, J. Chem. Theory Comput. 12, 2170 (2016),
   doi:10.1021/acs.jctc.6b00188): the constraint m v^2 + Q v1^2 / 2 = kT is tanh^2 + sech^2 = 1, xi is their v2, and a kick
   that is a rational function of hyperbolic ones in v and v1 is p += t F here;
-- "regulated" has g = eta: Nose-Hoover-Langevin (whose xi has the other sign) for the Hamiltonian above, as regulated dynamics
-  has it (Abreu & Tuckerman 2020, 2021).
+- "regulated" has g = eta: Nose-Hoover-Langevin (whose xi has the other sign) for the Hamiltonian above, which is that of
+  regulated dynamics (Abreu & Tuckerman, Eur. Phys. J. B 94, 231 (2021), doi:10.1140/epjb/s10051-021-00226-4).
 
 | symbol | variable | shape |
 |---|---|---|
@@ -31,7 +31,9 @@ This keeps exp(-H/kT - Q xi^2 / 2kT) for any g: its flow through (eta, xi) has t
 | xi | `extension[0]` | (replicas, n, 3), 1/time |
 
 The thermostats act inside, in the middle of every inner step (XI-RESPA, and the order of BAOAB): their time is that of
-fast modes, shorter than the outer steps this is for, and every flow is solved exactly.
+fast modes, shorter than the outer steps this is for, and every flow is solved exactly. Outer kicks that come slower than
+a mode forgets leave it to the student, to first order in what the student gets wrong: such modes cannot be heated
+without end, but they are as good as the student.
 """
 
 from __future__ import annotations

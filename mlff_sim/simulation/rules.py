@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from mlff_sim.forces import Array
 from mlff_sim.integrators.stepper import Stepper
-from mlff_sim.state import kinetic_energy
 from mlff_sim.units import MEV
 
 CLOSEST = 0.6
@@ -180,7 +179,8 @@ class Budget:
     @staticmethod
     def conserved(stepper: Stepper) -> Array:
         """eV, shape (replicas,)."""
-        return kinetic_energy(stepper.state.momenta, stepper.masses) + stepper.potential() - stepper.heat
+        conserved: Array = stepper.kinetic() + stepper.potential() - stepper.heat
+        return conserved
 
     def begin(self, stepper: Stepper) -> None:
         """This is the energy to keep."""
