@@ -52,6 +52,13 @@ def starts(structure: str, teacher: str, student: str, folder: Path) -> Path:
     return path
 
 
+def walked(time_ps: np.ndarray, energy: np.ndarray) -> float:
+    """Root mean square change over 0.5 ps, per root ps: how far the conserved energy walks."""
+    lag = max(1, round(0.5 / (time_ps[1] - time_ps[0])))
+    change = energy[lag:] - energy[:-lag]
+    return float(np.sqrt((change**2).mean() / (time_ps[lag] - time_ps[0])))
+
+
 def measure(config: RunConfig, folder: Path) -> dict[str, Any]:
     """Slopes of the conserved energy and temperatures of elements of each replica."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -82,6 +89,7 @@ def measure(config: RunConfig, folder: Path) -> dict[str, Any]:
         "ps": float(time_ps[-1]),
         "status": status,
         "slopes": [float(s) for s in np.polyfit(time_ps, energy, 1)[0]],
+        "walk": walked(time_ps, energy),
         "T": kelvin,
     }
 
@@ -135,7 +143,8 @@ def compare(folder: Path, limit: float = 0.1) -> list[dict[str, Any]]:
         predicted, error = s["heating"]["value"], s["heating"]["stderr"]
         # How far the mean of so many runs of this length is expected to scatter: that of a fit to the predicted walk.
         scatter = s["walk"] * np.sqrt(1.2 / (d["ps"] * len(slopes)))
-        spread = float(np.hypot(error, scatter))
+        # The runs may scatter by more: a bath and the inner step have noise of their own.
+        spread = float(np.hypot(error, max(scatter, stderr)))
         out.append(
             d
             | {
@@ -162,41 +171,43 @@ def draw(folders: list[Path], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, len(folders), figsize=(4.6 * len(folders), 6.4), sharex=True, squeeze=False)
-    colours = {"nve": "#4c84d6", "nvt 1": "#dd7f3b", "nvt 5": "#3a9d76"}
+    colours = {"respa": "#4c84d6", "mollified": "#dd7f3b"}
+    marks = {"nve": "o", "nvt 1": "^", "nvt 5": "s"}
     rows = []
     for column, folder in enumerate(folders):
         cadence, found = json.loads((folder / "cadence.json").read_text()), compare(folder)
         rows += found
-        for axis, outlook in zip(axes[:, column], cadence["outlooks"], strict=True):
-            x = [s["outer_fs"] for s in outlook["steps"]]
-            y, e = (np.array([s["heating"][key] for s in outlook["steps"]]) for key in ("value", "stderr"))
-            axis.fill_between(x, y - 2 * e, y + 2 * e, color="#cccccc", lw=0)
-            axis.plot(x, y, color="#555555", label="predicted")
-            for name, colour in colours.items():
-                here = [r for r in found if r["scheme"] == outlook["scheme"] and _label(r) == name]
-                axis.errorbar(
-                    [r["outer_fs"] for r in here],
-                    [r["mean"] for r in here],
-                    [2 * r["stderr"] for r in here],
-                    fmt="o",
-                    ms=4,
-                    lw=1,
-                    color=colour,
-                    label=f"measured, {name}" + ("/ps" if " " in name else ""),
-                )
-            axis.axhline(0.1, color="#999999", lw=0.8, ls="--")
-            axis.set_yscale("symlog", linthresh=0.1)
-            axis.set_title(f"{cadence['formula']}, {outlook['scheme']}", fontsize=10, loc="left")
-            axis.set_ylabel("heating, meV/atom/ps")
-        axes[-1, column].set_xlabel("outer step, fs")
+        walk, heat = axes[:, column]
+        for outlook in cadence["outlooks"]:
+            steps, scheme = outlook["steps"], outlook["scheme"]
+            x, colour = [s["outer_fs"] for s in steps], colours[scheme]
+            y, e = (np.array([s["heating"][key] for s in steps]) for key in ("value", "stderr"))
+            heat.fill_between(x, y - 2 * e, y + 2 * e, color=colour, alpha=0.25, lw=0)
+            heat.plot(x, y, color=colour, lw=1)
+            walk.plot(x, [s["walk"] for s in steps], color=colour, lw=1, label=f"{scheme}, predicted")
+            for name, mark in marks.items():
+                here = [r for r in found if r["scheme"] == scheme and _label(r) == name]
+                style = {"marker": mark, "ms": 4, "lw": 1, "ls": "", "color": colour}
+                at = [r["outer_fs"] + 0.08 * list(marks).index(name) for r in here]
+                heat.errorbar(at, [r["mean"] for r in here], [2 * r["stderr"] for r in here], **style)
+                label = f"measured, {name}" + ("/ps" if " " in name else "")
+                walk.plot(at, [r["walk"] for r in here], **style, label=label if scheme == "respa" else None)
+        heat.axhline(0.1, color="#999999", lw=0.8, ls="--")
+        heat.set_yscale("symlog", linthresh=0.1)
+        heat.set_ylabel("heating, meV/atom/ps")
+        heat.set_xlabel("outer step, fs")
+        walk.set_yscale("log")
+        walk.set_ylim(0.02, 4)
+        walk.set_ylabel("walk of the energy, meV/atom/ps$^{1/2}$")
+        walk.set_title(cadence["formula"], fontsize=10, loc="left")
     axes[0, 0].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    for name in colours:
+    for name in marks:
         some = [r for r in rows if _label(r) == name]
         judged = [r for r in some if r["held"] is not None]
         print(
-            f"{name}: {len(some)} runs of five; mean slope within two standard errors of prediction and walk: "
+            f"{name}: {len(some)} runs of five; mean slope within two standard errors: "
             f"{sum(r['within'] for r in some)}; of {len(judged)} that are clearly on one side of 0.1, rightly foretold "
             f"{sum(r['safe'] == r['held'] for r in judged)}, "
             f"called safe and heated {sum(r['safe'] and not r['held'] for r in judged)}"

@@ -132,7 +132,7 @@ MISTAKES: dict[str, tuple[str, dict[str, str | None], dict[str, str | None], str
     "k-half": ("hybrid", HYBRID, {"--k-steps": "2.5"}, "k_steps = '2.5' is no integer and not 'auto'"),
     "k-word": ("hybrid", HYBRID, {"--k-steps": "many"}, "k_steps = 'many' is no integer and not 'auto'"),
     "k-adaptive": ("hybrid", HYBRID, {"--k-steps": "adaptive"}, "adapts in production does not keep the ensemble"),
-    "k-auto-respa": ("hybrid", HYBRID, {"--k-steps": "auto"}, "'auto' is for scheme 'ghmc' so far; give 'respa' a"),
+    "k-auto-respa": ("hybrid", HYBRID, {"--k-steps": "auto"}, "'auto' cannot be predicted .*student's own dynamics"),
     "k-auto-cold": (
         "hybrid",
         HYBRID,
@@ -208,7 +208,7 @@ MISTAKES: dict[str, tuple[str, dict[str, str | None], dict[str, str | None], str
         "there is scheme 'ghmc'",
     ),
     "unknown-integrator": ("md", MD, {"--integrator": "aboba"}, "'aboba' is unknown; choose one of: baoab, obabo"),
-    "integrator-in-nve": ("md", MD, {"--integrator": "obabo"}, "'nve' runs velocity Verlet"),
+    "integrator-in-nve": ("md", MD, {"--integrator": "obabo"}, "'nve' runs another inside"),
     "equilibration-negative": ("hybrid", HYBRID, {"--equilibrate-ps": "-1"}, "equilibrate_ps = -1"),
     "seed-negative": ("hybrid", HYBRID, {"--seed": "-1"}, "seed = -1"),
     "every-0": ("hybrid", HYBRID, {"--every": "0"}, "every = 0"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +176,9 @@ def test_auto_runs_at_what_is_predicted_and_resumes_exactly(tmp_path: Path, monk
     """The k of the certificate; frozen in run.json and results.json; taken up, not predicted anew, after a kill."""
     from mlff_sim import validate
     from mlff_sim.runfolder import RunWriter, read_run, read_settings
-    from mlff_sim.simulation import RunConfig, run
+    from mlff_sim.simulation import Run, RunConfig, run
 
-    monkeypatch.setattr("mlff_sim.simulation.cadence.CadenceConfig.teacher_calls", 1)
+    monkeypatch.setattr(sys.modules[Run.__module__], "CadenceConfig", partial(CadenceConfig, teacher_calls=1))
     config = RunConfig(
         "ethanol", "harmonic", "morse", k_steps="auto", duration_ps=0.2, friction_per_ps=20, replicas=2, compile=False
     )
@@ -211,10 +213,10 @@ def test_auto_runs_at_what_is_predicted_and_resumes_exactly(tmp_path: Path, monk
 
 def test_auto_where_nothing_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line that names the verb which explains; nothing is written."""
-    from mlff_sim.simulation import RunConfig, run
+    from mlff_sim.simulation import Run, RunConfig, run
 
-    monkeypatch.setattr("mlff_sim.simulation.cadence.CadenceConfig.teacher_calls", 1)
-    monkeypatch.setattr("mlff_sim.simulation.cadence.CadenceConfig.drift_limit", 1e-12)
+    strict = partial(CadenceConfig, teacher_calls=1, drift_limit=1e-12)
+    monkeypatch.setattr(sys.modules[Run.__module__], "CadenceConfig", strict)
     config = RunConfig("ethanol", "harmonic", "morse", ensemble="nve", k_steps="auto", duration_ps=0.1, compile=False)
     with pytest.raises(InputError, match="no outer step of scheme 'respa' is predicted to hold for nve"):
         run(config, tmp_path / "none")

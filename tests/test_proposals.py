@@ -23,6 +23,8 @@ from mlff_sim.integrators.schemes import respa, substeps, verlet
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.runfolder import read_run
 from mlff_sim.simulation.assembly import Dynamics, assemble
+from mlff_sim.simulation.rules import Breach
+from mlff_sim.simulation.temperature import Temperature
 from mlff_sim.simulation.tuning import Ladder, choose, jumps, ladder
 from mlff_sim.state import State
 from mlff_sim.units import FS, KB
@@ -328,7 +330,8 @@ def test_a_run_that_is_stopped_before_its_length_is_known(
     settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
 ) -> None:
     """It can be judged as any other, and says at which step of the warm-up."""
-    monkeypatch.setattr("mlff_sim.simulation.guards.Guard.temperature", lambda *_: np.array([np.inf]))
+    breach = Breach("temperature runs away", 0, 0, 999.0, 300.0, "K", "too hot")
+    monkeypatch.setattr(Temperature, "broken", lambda *_: breach)
     with pytest.raises(SimulationStopped, match="during equilibration"):
         run(settings, tmp_path / "run")
     monkeypatch.undo()

@@ -299,7 +299,12 @@ class Run:
                 seed=config.seed,
             )
             models = self.providers["teacher"], self.providers["student"]
-            outlook = Predictor(asked, self.atoms, *models, self.progress).cadence(timing=False).outlooks[0]
+            try:
+                outlook = Predictor(asked, self.atoms, *models, self.progress).cadence(timing=False).outlooks[0]
+            except SimulationStopped as stop:
+                raise InputError(
+                    f"k_steps = 'auto' cannot be predicted ({stop}); give a number, or a better student."
+                ) from stop
             for model in models:
                 model.reset()
             found = frozen(outlook, asked)
