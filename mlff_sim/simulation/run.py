@@ -33,6 +33,7 @@ from mlff_sim.simulation.tuning import choose, jumps, ladder, unit_steps
 from mlff_sim.simulation.watch import budget, common_rules, residual
 from mlff_sim.state import State, at_rest, maxwell_boltzmann
 from mlff_sim.structure import check_free, covalent_bonds, per_atom, read_structures, repartitioned_masses
+from mlff_sim.units import FS
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -215,7 +216,9 @@ class Run:
 
     def _dissected(self, stop: SimulationStopped) -> tuple[dict[str, Any], dict[str, Any]]:
         """Facts and dissection for run.json; leaves both as text, and the last frames, in the folder."""
-        outer, r = self.config.outer_step_fs, stop.replica
+        # While lengths are tried out there is no such step yet; the shortest stands for it.
+        known = self.config.k_steps != AUTO
+        outer, r = self.config.outer_step_fs if known else self.guard.stepper.timestep / FS, stop.replica
         what = facts(stop, self.atoms, outer)
         found = dissect(stop, self.guard, self.atoms, self.bonds, self.start.positions, outer)
         frames = [(m.step * outer / 1000, m.state.positions[r]) for m in self.guard.tail]
@@ -244,7 +247,7 @@ class Run:
         try:
             if isinstance(stepper, Metropolis) and config.k_steps == AUTO:
                 tuning = json.loads(str(saved["json"]))["tuning"] if saved else self._tune(stepper)
-                production.config = self._settle(stepper, tuning)
+                self.config = production.config = self._settle(stepper, tuning)
             elif saved is None:
                 self._equilibrate(stepper)
             if saved is None:
