@@ -240,6 +240,16 @@ MISTAKES: dict[str, tuple[str, dict[str, str | None], dict[str, str | None], str
     "distill-nan": ("distill", DISTILL, {"--structure": "NAN"}, "not a finite number"),
     "distill-periodic": ("distill", DISTILL, {"--structure": "PERIODIC"}, "periodic"),
     "distill-fermium": ("distill", DISTILL, {"--structure": "FERMIUM"}, "Fm"),
+    "distill-from-nothing": ("distill", DISTILL, {"--from": "MISSING"}, "does not exist; train one"),
+    "distill-from-damage": ("distill", DISTILL, {"--from": "TRUNCATED"}, "truncated"),
+    "distill-from-structure": ("distill", DISTILL, {"--from": "TWO"}, "no safetensors file"),
+    "distill-from-another": ("distill", DISTILL, {"--from": "aspirin-gfn2"}, "is for C9H8O4; the structure is C2H6O"),
+    "distill-from-other-widths": (
+        "distill",
+        DISTILL,
+        {"--from": "STUDENT", "--width": "64"},
+        r"widths \(64,\) are asked for and the student .* has \(16, 16\); leave them out",
+    ),
     "distill-two-frames": ("distill", DISTILL, {"--structure": "TWO@0:2"}, "2 frames"),
 }
 
@@ -371,6 +381,7 @@ EARLY: list[tuple[str, dict[str, str | None], dict[str, str | None]]] = [
     ("distill", DISTILL, {"--seed": "-1"}),
     ("distill", DISTILL, {"--structure": "EMPTY"}),
     ("distill", DISTILL, {"--target-mae": "-1"}),
+    ("distill", DISTILL, {"--from": "aspirin-gfn2"}),
 ]
 
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 END_SHARE = 0.015
 """Share of the budget kept for what comes before and after the rounds: start-up, last errors, writing the file."""
-PART_S, PART_FRAMES = 20.0, 50
-"""Labels are written in parts of so many seconds or frames, so that no more than one is lost with the process."""
+PART_S, PARTS = 20.0, 8
+"""Labels are written in parts of so many seconds, and in no fewer than so many: all but one survive an interruption."""
 
 
 SAME_TEACHER = 1.0
@@ -246,24 +246,27 @@ class _Distiller:
             self.plan.fewest_labels, int(self.plan.rounds[stage - 1][0] * min(self.plan.most_labels, affordable))
         )
 
-    def answer(self, file: Path, purpose: str, frames: Array, size: int, limit_s: float, note: str) -> Labels:
+    def answer(self, file: Path, purpose: str, frames: Array, size: int, limit_s: float, note: str) -> None:
         """The teacher's answers to frames, `size` at a time; what was answered before an interruption is kept."""
-        begun, known = time.perf_counter(), Labels.empty(len(self.atoms))
+        begun, known = time.perf_counter(), list[Labels]()
         for first in range(0, len(frames), size):
             part = file.with_name(f"{file.stem}-from-{first}.npz")
             if not part.exists():
                 with self.ledger.spend(purpose):
                     label(self.teacher, frames[first : first + size]).save(part)
                 self.ledger.save()
-            known = known + Labels.load(part)
-            seconds = time.perf_counter() - begun
+            known.append(Labels.load(part))
             self.tick(0.0, note)
-            if seconds > limit_s and len(known) >= self.plan.fewest_labels:
+            if time.perf_counter() - begun > limit_s and sum(map(len, known)) >= self.plan.fewest_labels:
                 break  # strained frames cost more than thermal ones; the budget comes first
-        known.save(file)
+        answered = sum(known, Labels.empty(len(self.atoms)))
+        if not len(answered):
+            raise InputError(
+                f"the teacher has no sensible answer to any of {len(frames)} frames that the student samples; begin with a better one."
+            )
+        answered.save(file)
         for part in self.folder.glob(f"{file.stem}-from-*.npz"):
             part.unlink()
-        return known
 
     def sampled(self, temperatures_K: tuple[float, float], count: int, stage: int) -> Array:
         """New frames of the student as it is, from where there are labels of earlier stages."""
@@ -290,7 +293,7 @@ class _Distiller:
         self.ledger.save()  # what a label costs decides how many there are, also after an interruption
         frames = self.sampled(self.range, self.label_count(stage), stage)
         cost = self.ledger.data["seconds_per_label"]
-        size = max(1, min(PART_FRAMES, int(PART_S / cost)))
+        size = max(1, min(len(frames) // PARTS, int(PART_S / cost)))
         note = f"round {stage}: teacher labels"
         self.answer(self.labels_file(stage), "teacher", frames, size, 1.2 * len(frames) * cost, note)
 
@@ -381,7 +384,7 @@ class _Distiller:
             frames = self.sampled((self.range[0], self.range[0]), TEST_FRAMES, 0)
             self.answer(file, "test", frames, 1, 0.15 * self.config.budget_s, "test frames")
         test = Labels.load(file)
-        self.ledger.data.setdefault("seconds_per_label", self.ledger.spent("test") / max(1, len(test)))
+        self.ledger.data.setdefault("seconds_per_label", self.ledger.spent("test") / len(test))
         return test
 
     def run(self) -> None:

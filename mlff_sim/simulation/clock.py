@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 BASELINE_STEPS = 25
 """Timed all-teacher steps in one baseline block, after as many untimed ones at the start of the block."""
+BASELINE_S, BASELINE_FEWEST = 3.0, 2
+"""Where a step takes seconds each of these halves ends after so many of them, but not before so many steps."""
 BASELINE_BLOCKS = 8
 """Baseline blocks in a run, at most."""
 
@@ -80,11 +82,15 @@ class Baseline:
         count = self.config.teacher_workers
         copy = State(state.positions[:count].copy(), state.momenta[:count].copy())
         stepper = Stepper(verlet("teacher"), self.config.timestep_fs * FS, self.masses, self.table, copy)
-        for _ in range(BASELINE_STEPS):  # a new SCF needs a few calls until its warm starts are warm
-            stepper.step()
-        times = []
-        for _ in range(BASELINE_STEPS):
-            start = time.perf_counter()
-            stepper.step()
-            times.append(time.perf_counter() - start)
-        return float(np.median(times)) / count
+        _timed(stepper)  # a new SCF needs a few calls until its warm starts are warm
+        return float(np.median(_timed(stepper))) / count
+
+
+def _timed(stepper: Stepper) -> list[float]:
+    """Seconds of each of a few steps."""
+    times: list[float] = []
+    while len(times) < BASELINE_STEPS and (len(times) < BASELINE_FEWEST or sum(times) < BASELINE_S):
+        start = time.perf_counter()
+        stepper.step()
+        times.append(time.perf_counter() - start)
+    return times

@@ -21,8 +21,9 @@ from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.relabel import FILE, Relabel
 from mlff_sim.state import State
 
-PROBE_STEPS, PROBE_ROUNDS, PROBE_S = 5, (3, 40), 1.0
-"""Before production: outer steps timed in a round, fewest and most rounds, and the seconds after which none begins.
+PROBE_STEPS, PROBE_ROUNDS, PROBE_S = 5, (3, 40), (1.0, 30.0)
+"""Before production: outer steps timed in a round, fewest and most rounds, and the seconds after which none begins, the
+fewest having been made or not.
 
 Rounds of the hybrid and of the baseline alternate, so that a machine that gets slower does so for both.
 """
@@ -251,7 +252,7 @@ class Production:
                 steps += PROBE_STEPS
                 if self.baseline is not None:
                     blocks.append(self.baseline.block(state))
-                if i + 1 >= PROBE_ROUNDS[0] and time.perf_counter() - begun > PROBE_S:
+                if time.perf_counter() - begun > PROBE_S[i + 1 < PROBE_ROUNDS[0]]:
                     break
             if not samples:
                 raise RuntimeError("no step reached all models")
