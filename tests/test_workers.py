@@ -319,7 +319,8 @@ def test_processes_end_with_their_object(ethanol: Atoms) -> None:
 
 
 SCRIPT = """
-import sys, numpy as np
+import signal, sys, numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background is told to ignore it
 from mlff_sim.models.registry import load_model
 from mlff_sim.structure import read_structure
 atoms = read_structure("ethanol")

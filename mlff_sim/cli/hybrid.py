@@ -28,7 +28,8 @@ def hybrid(
         typer.Option(
             "--k-steps",
             metavar="K|auto",
-            help="Inner student steps per teacher call; 'auto' predicts what holds (see mlff-sim cadence), or for ghmc tries out what is best in the warm-up.",
+            help="Inner student steps per teacher call; 'auto' predicts what holds (see mlff-sim cadence; up to "
+            "10,000 teacher calls), or for ghmc tries out what is best in the warm-up.",
         ),
     ] = None,
     corrector_fraction: Annotated[

@@ -36,7 +36,8 @@ class KickWork:
     """Work of the kicks in excess of the residual's own, at one outer step.
 
     Attributes:
-        walk: variance of W per time, eV^2 / time, a value for each replica, shape (replicas,).
+        walk: growth of the variance of W per time, eV^2 / time, a value for each replica, shape (replicas,). One that is
+            nothing in truth comes out on either side of zero.
         heating: mean of W per time, eV / time, shape (replicas,); their mean over replicas is the estimate.
         by_group: the part of `heating` that is done on each group of atoms, same shape and unit.
     """
@@ -49,34 +50,55 @@ class KickWork:
 def kick_work(
     power: Array, stride: int, timestep: float, window: float, kT: float, groups: Mapping[str, NDArray[np.int64]]
 ) -> KickWork:
-    """Measure W over windows, at every phase of the kicks that the sampling allows.
+    """Measure how fast W walks, at every phase of the kicks that the sampling allows.
+
+    <W^2> of a piece grows with its length, but for what the energy fluctuates by at its two ends. It is taken from pieces
+    of a window and of half a window: the growth from one to the other is the walk, and the ends drop out.
 
     Args:
         power: f_residual . v of each atom along trajectories of the student, eV / time, shape (frames, replicas, n).
         stride: frames between kicks.
         timestep: between frames.
-        window: length of the pieces over which W is summed up; longer than the memory of W, about 0.1 ps.
+        window: length of the longer pieces; half of it should be longer than W remembers, some periods of the modes.
         kT: eV.
         groups: indices of atoms by name.
 
     Raises:
         ValueError: the trajectories are shorter than a window.
     """
-    kicks = max(1, round(window / (stride * timestep)))
-    length = kicks * stride
-    starts = np.arange(0, len(power) - length)
-    if not len(starts):
-        raise ValueError(f"{len(power)} frames are fewer than the {length + 1} of a window.")
-    # Trapezoid sums over frames a ... a + length, for every a: running sums with step 1 and with step `stride`.
-    work = stride * _trapezoid(power, starts, kicks, stride) - _trapezoid(power, starts, length, 1)
-    work *= timestep
+    half = max(1, round(window / (2 * stride * timestep)))
+    if len(power) <= 2 * half * stride:
+        raise ValueError(f"{len(power)} frames are fewer than the {2 * half * stride + 1} of a window.")
+    span = half * stride * timestep
+    members = {"": np.arange(power.shape[-1]), **groups}
+    short, long = (_squares(power, stride, kicks, timestep, members) for kicks in (half, 2 * half))
+    rates = {name: (long[name] - short[name]) / span for name in members}
+    walk = rates.pop("")
+    return KickWork(walk, walk / (2 * kT), {name: rate / (2 * kT) for name, rate in rates.items()})
+
+
+def excess_work(power: Array, stride: int, kicks: int, timestep: float) -> Array:
+    """W of the kicks on each atom, in pieces of so many kicks from every frame on: shape (pieces, replicas, n), eV.
+
+    Args:
+        power: as for `kick_work`, shape (frames, replicas, n).
+        stride: frames between kicks.
+        kicks: outer steps in a piece.
+        timestep: between frames.
+    """
+    starts = np.arange(0, len(power) - kicks * stride)
+    coarse = _trapezoid(power, starts, kicks, stride)
+    work: Array = timestep * (stride * coarse - _trapezoid(power, starts, kicks * stride, 1))
+    return work
+
+
+def _squares(
+    power: Array, stride: int, kicks: int, timestep: float, members: Mapping[str, NDArray[np.int64]]
+) -> dict[str, Array]:
+    """<w W> of pieces of so many kicks, for the part w of W that is done on each group, shape (replicas,)."""
+    work = excess_work(power, stride, kicks, timestep)
     total = work.sum(axis=-1)
-    span = length * timestep
-    walk = (total * total).mean(axis=0) / span
-    by_group = {
-        name: (work[..., index].sum(axis=-1) * total).mean(axis=0) / (2 * kT * span) for name, index in groups.items()
-    }
-    return KickWork(walk, walk / (2 * kT), by_group)
+    return {name: (work[..., index].sum(axis=-1) * total).mean(axis=0) for name, index in members.items()}
 
 
 def _trapezoid(values: Array, starts: NDArray[np.int64], count: int, stride: int) -> Array:
@@ -127,6 +149,8 @@ def outer_map(frequency: Array, residual: Array, step: float) -> Array:
 
 def map_growth(frequency: Array, residual: Array, step: float) -> float:
     """Rate of growth of the fastest growing combination of coupled modes, 1 / time: also where two of them resonate."""
+    if not len(frequency):
+        return 0.0
     radius = float(np.abs(np.linalg.eigvals(outer_map(frequency, residual, step))).max())
     return float(np.log(radius) / step) if radius > 1 + 1e-9 else 0.0
 

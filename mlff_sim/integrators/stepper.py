@@ -121,10 +121,10 @@ class Stepper:
         energy: Array = kinetic_energy(p, self.masses) if self.bounded is None else self.bounded.kinetic(p)
         return energy
 
-    def thermal(self) -> State:
-        """The state, with momenta whose p^2 / m is kT on average, as equipartition wants p dK/dp to be."""
-        x, p = self.state.positions, self.state.momenta
-        return self.state if self.bounded is None else State(x, self.bounded.thermal(p))
+    def thermal(self, state: State | None = None) -> State:
+        """This state, or another, with momenta whose p^2 / m is kT on average, as equipartition wants p dK/dp to be."""
+        state = state or self.state
+        return state if self.bounded is None else State(state.positions, self.bounded.thermal(state.momenta))
 
     def potential(self) -> Array:
         """eV, shape (replicas,): the energy of all the forces that kick, which with `K - heat` is conserved."""

@@ -110,7 +110,7 @@ class HybridDynamics(MolecularDynamics):
                 f"HybridDynamics hands ASE momenta that are m v, and scheme '{scheme}' has others; use mlff-sim hybrid, run()."
             )
         _check(atoms)
-        friction = per_atom(atoms, friction_per_ps, config.friction_by_element, "friction_per_ps")
+        friction = per_atom(atoms, config.friction_per_ps or 0.0, config.friction_by_element, "friction_per_ps")
         if remove_com and (temperature_K is None or len(atoms) == 1):
             raise InputError("remove_com is the bath's, of several atoms: give temperature_K, or use ASE's Stationary.")
         if teacher is None and atoms.calc is None:

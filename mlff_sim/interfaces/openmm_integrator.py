@@ -288,6 +288,8 @@ def openmm_hybrid(
     kelvin = None if temperature_K is None else number(temperature_K, unit.kelvin, "temperature_K")
     friction = number(friction_per_ps, unit.picosecond**-1, "friction_per_ps")
     seed = whole(seed, "seed", least=0)
+    if isinstance(k_steps, str):
+        raise InputError(f"k_steps = '{k_steps}': openmm_hybrid needs a whole number; mlff-sim cadence knows one.")
     config = RunConfig(  # checks what all engines have in common
         "atoms",
         "teacher",

@@ -36,6 +36,7 @@ class CadenceConfig:
         friction_per_ps: of the bath.
         friction_by_element: of the bath, where an element has its own.
         hydrogen_mass: u, of hydrogens, as in `RunConfig`; None keeps the structure's masses.
+        amp: bfloat16 products in the student's hidden layers.
         timestep_fs: inner time step.
         max_outer_fs: longest outer step.
         drift_limit: meV/atom/ps, the most heating at constant energy.
@@ -59,15 +60,11 @@ class CadenceConfig:
     seed: int = 0
     friction_by_element: Mapping[str, float] = field(default_factory=dict)
     hydrogen_mass: float | None = None
+    amp: bool = False
 
     def friction(self, element: str) -> float:
         """1/ps, of an element."""
         return self.friction_by_element.get(element, self.friction_per_ps)
-
-    @property
-    def has_bath(self) -> bool:
-        """True when every element has some friction; heat that goes into one without would stay there."""
-        return min((self.friction_per_ps, *self.friction_by_element.values())) > 0
 
     @property
     def bath(self) -> str:
@@ -92,8 +89,10 @@ class CadenceConfig:
         for friction in (self.friction_per_ps, *self.friction_by_element.values()):
             if not (np.isfinite(friction) and friction >= 0):
                 raise InputError(f"friction_per_ps = {friction:g} must not be negative.")
-        if self.ensemble == "nvt" and not self.has_bath:
+        if self.ensemble == "nvt" and not any((self.friction_per_ps, *self.friction_by_element.values())):
             raise InputError("friction_per_ps = 0 is no bath; give some friction, or ensemble 'nve'.")
+        if self.hydrogen_mass is not None and not 1 <= self.hydrogen_mass < np.inf:
+            raise InputError(f"hydrogen_mass = {self.hydrogen_mass:g} u must be at least 1; 3 is usual.")
         if not 2 <= self.max_outer_fs / self.timestep_fs <= 100:
             raise InputError(
                 f"max_outer_fs = {self.max_outer_fs:g} must be 2 to 100 inner steps of {self.timestep_fs:g} fs."
@@ -148,7 +147,7 @@ class Step:
     @property
     def hottest(self) -> str:
         """The element that runs hottest."""
-        return max(self.hot, key=lambda e: self.hot[e].value)
+        return max(self.hot, key=lambda e: self.hot[e].upper)
 
     def scatter(self, replicas: int = 5, duration_ps: float = 20.0) -> float:
         """Standard deviation of the mean slope of so many runs, meV/atom/ps: that of a fit to a random walk."""

@@ -232,8 +232,8 @@ class RunConfig:
         """Which guards there are, and what they can be told."""
         for name in self.unguarded:
             if name not in GUARDS:
-                hint = " for the residual there is on_residual 'ignore'." if name == "residual" else ""
-                raise InputError(f"guard '{name}' is unknown; switch off any of: {', '.join(GUARDS)}.{hint}")
+                hint = "; for the residual there is on_residual 'ignore'" if name == "residual" else ""
+                raise InputError(f"guard '{name}' is unknown; switch off any of: {', '.join(GUARDS)}{hint}.")
         if self.on_residual not in ON_RESIDUAL:
             raise InputError(f"on_residual '{self.on_residual}' is unknown; choose one of: {', '.join(ON_RESIDUAL)}.")
         if self.on_residual != "stop" and self.student is None:

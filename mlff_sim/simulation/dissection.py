@@ -63,7 +63,7 @@ def dissect(
     r, masses = stop.replica, guard.stepper.masses
     last = guard.tail[-1] if guard.tail else None
     state = last.state if last is not None else guard.stepper.state
-    x, p = state.positions[r], state.momenta[r]
+    x, p = state.positions[r], guard.stepper.thermal(state).momenta[r]
     heat = (p * p).sum(axis=1) / (3 * KB * masses)
     origin = [rule.state["start"] for rule in guard.rules if isinstance(rule, Budget) and rule.state]
     base = origin[0] if origin else guard.tail[0].conserved if guard.tail else np.zeros(r + 1)

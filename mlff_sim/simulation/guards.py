@@ -94,7 +94,8 @@ class Guard:
         except RuntimeError as error:
             if isinstance(error, SimulationStopped):
                 raise
-            heat = (state.momenta * state.momenta).sum(axis=-1) / self.stepper.masses
+            p = self.stepper.thermal(state).momenta
+            heat = (p * p).sum(axis=-1) / self.stepper.masses
             replica, atom = (int(i) for i in np.unravel_index(int(np.argmax(heat)), heat.shape))
             detail = f"{' '.join(str(error).split())}; atom {atom} was the hottest"
             raise SimulationStopped("the teacher must converge", step, replica, atom, detail) from error

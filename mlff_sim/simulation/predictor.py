@@ -107,6 +107,10 @@ class Predictor:
         symbols = atoms.get_chemical_symbols()
         self.groups = {e: np.array([i for i, s in enumerate(symbols) if s == e]) for e in sorted(set(symbols))}
         bonds = covalent_bonds(atoms)
+        self.bathed = all(config.friction(e) > 0 for e in self.groups)
+        if config.ensemble == "nvt" and not self.bathed:
+            cold = next(e for e in self.groups if not config.friction(e) > 0)
+            raise InputError(f"friction_per_ps = 0 of {cold} is no bath for it; give it some, or ensemble 'nve'.")
         self.at_rest = relaxed(student, atoms.get_positions())
         self.mollifier = Mollifier(atoms.numbers.tolist(), bonds, self.at_rest)
         self.schemes = [s for s in config.schemes if s != "mollified" or len(self.mollifier.hydrogens)]
@@ -145,7 +149,7 @@ class Predictor:
     def _trajectories(self) -> tuple[Array, Array]:
         """Positions and velocities of the student, both (frames, replicas, n, 3), canonical at their starts."""
         c, R = self.config, self.replicas
-        plain = Dynamics("respa", c.timestep_fs, 1, compile=False)
+        plain = Dynamics("respa", c.timestep_fs, 1, compile=False, amp=c.amp)
         rng = np.random.Generator(np.random.PCG64([c.seed, 2]))
         draws = [maxwell_boltzmann(self.masses, 2 * c.temperature_K, rng, remove_com=True) for _ in range(R)]
         start = State(np.repeat(self.at_rest[None], R, axis=0), np.stack(draws))
@@ -180,10 +184,10 @@ class Predictor:
         return forces
 
     def _residual(self, scheme: str, x: Array) -> Array:
-        """Residual forces of the scheme at positions (R, n, 3), one after the other, so that guesses stay warm."""
+        """Residual forces of the scheme at positions (R, n, 3), of a frame of all trajectories, each with its own guess."""
         at = self.mollifier(x) if scheme == "mollified" else x
         try:
-            forces = np.concatenate([evaluate(self.teacher, one[None]).forces for one in at])
+            forces = evaluate(self.teacher, at).forces
         except (NonFinite, RuntimeError) as error:
             detail = f"along the student's trajectories, {' '.join(str(error).split())}"
             raise SimulationStopped("the teacher must converge", 0, 0, 0, detail) from error
@@ -196,13 +200,9 @@ class Predictor:
 
     def _power(self, scheme: str, positions: Array, velocities: Array) -> Array:
         """Power of the residual force on each atom, eV / time, shape (frames, replicas, n)."""
-        out = np.empty(positions.shape[:3])
-        for r in range(positions.shape[1]):
-            self.teacher.reset()
-            for first in range(0, len(positions), CHUNK):
-                rows = slice(first, first + CHUNK)
-                out[rows, r] = (self._residual(scheme, positions[rows, r]) * velocities[rows, r]).sum(axis=-1)
-        return out
+        self.teacher.reset()
+        frames = zip(positions, velocities, strict=True)
+        return np.array([(self._residual(scheme, x) * v).sum(axis=-1) for x, v in frames])
 
     def _hessian(self, forces: Callable[[Array], Array], x: Array) -> Array:
         """Mass-weighted, symmetrised, by central differences of forces, shape (3n, 3n), 1 / time^2."""
@@ -224,7 +224,7 @@ class Predictor:
         both = {"teacher": self.teacher, "student": self.student}
         samples: dict[str, list[float]] = {"teacher": [], "student": [], "baseline": []}
         runs = [
-            (assemble(Dynamics("respa", c.timestep_fs, 8), both, self.masses, one), ("teacher", "student")),
+            (assemble(Dynamics("respa", c.timestep_fs, 8, amp=c.amp), both, self.masses, one), ("teacher", "student")),
             (assemble(Dynamics("respa", c.timestep_fs, 1), {"teacher": self.teacher}, self.masses, one), ("baseline",)),
         ]
         for stepper, names in runs:
@@ -258,9 +258,9 @@ class Predictor:
             self._mode_table(student, spectra),
             longest(steps, lambda s: s.heating.upper <= c.drift_limit),
             nvt := longest(steps, lambda s: max(e.upper for e in s.hot.values()) <= c.temperature_limit_K)
-            if c.has_bath
+            if self.bathed
             else None,
-            self._next_friction(steps, nvt) if c.has_bath and not c.friction_by_element else None,
+            self._next_friction(steps, nvt) if self.bathed and not c.friction_by_element else None,
         )
 
     def _step(
@@ -279,15 +279,15 @@ class Predictor:
         speedup = (
             predicted_speedup(k, timing["baseline"], timing["teacher"], timing["student"], calls) if timing else None
         )
-        bias = [np.abs(position_bias(w, np.diag(d) / w**2, outer)) for w, d, _ in spectra]
+        bias = [np.abs(position_bias(w, np.diag(d) / w**2, outer)).max(initial=0.0) for w, d, _ in spectra]
         return Step(
             k,
             k * c.timestep_fs,
             _estimate(work.heating * per_atom),
-            float(np.sqrt(work.walk.mean() * PS) / (MEV * n)),
-            {e: self._excess(v, e) for e, v in work.by_group.items()} if c.has_bath else {},
+            float(np.sqrt(max(work.walk.mean(), 0.0) * PS) / (MEV * n)),
+            {e: self._excess(v, e) for e, v in work.by_group.items()} if self.bathed else {},
             float(np.mean([map_growth(w, d, outer) for w, d, _ in spectra])) * PS,
-            100 * float(np.median([b.max() for b in bias])),
+            100 * float(np.median(bias)),
             speedup,
         )
 
@@ -312,7 +312,9 @@ class Predictor:
             return None
         T, limit = c.temperature_K, c.temperature_limit_K
         upper = max(e.upper for e in following.hot.values())
-        x = upper / (T + upper) if np.isfinite(upper) else 1.0
+        if not np.isfinite(upper):
+            return None
+        x = upper / (T + upper)
         return float(c.friction_per_ps * x * (T + limit) / limit)
 
     def _mode_table(self, student: list[Array], spectra: list[tuple[Array, Array, Array]]) -> tuple[Mode, ...]:

@@ -192,7 +192,7 @@ class Budget:
         if not (np.abs(change) > self.budget_meV).any():
             return None
         r = int(np.argmax(np.abs(change)))
-        p = stepper.state.momenta[r]
+        p = stepper.thermal().momenta[r]
         atom = int(np.argmax((p * p).sum(axis=1) / stepper.masses))
         value = float(change[r])
         detail = (

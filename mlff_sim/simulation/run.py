@@ -28,7 +28,7 @@ from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.predictor import Predictor
 from mlff_sim.simulation.production import Production
 from mlff_sim.simulation.relabel import Relabel
-from mlff_sim.simulation.rules import Rule
+from mlff_sim.simulation.rules import Rule, training_range
 from mlff_sim.simulation.tuning import choose, jumps, ladder, unit_steps
 from mlff_sim.simulation.watch import budget, common_rules, residual
 from mlff_sim.state import State, at_rest, maxwell_boltzmann
@@ -105,6 +105,15 @@ class Run:
             key: load_model(name, self.atoms, how[key], config.teacher_workers if key == "teacher" else 1)
             for key, name in names.items()
         }
+        if config.on_residual == "relabel" and (
+            config.middle is not None or training_range(self.providers["student"].provenance) is None
+        ):
+            why = (
+                "the teacher corrects a middle model"
+                if config.middle
+                else f"'{config.student}' records no training errors"
+            )
+            raise InputError(f"on_residual 'relabel' needs to know how well the student was trained, and {why}.")
         self.mollifier = None
         if config.scheme == "mollified":
             self.mollifier = self._mollifier(relaxed(self.providers["student"], self.atoms.get_positions()))
@@ -212,13 +221,15 @@ class Run:
         rules += common_rules(self.config, stepper, self.atoms, self.bonds, self.start)
         rules += budget(self.config, stepper, self.start)
         collects = seen is not None and self.config.on_residual == "relabel"
-        return Guard(stepper, rules), Relabel(seen, stepper, self.config.outer_step_fs) if seen and collects else None
+        return Guard(stepper, rules), Relabel(seen, stepper, self._step_fs(stepper)) if seen and collects else None
+
+    def _step_fs(self, stepper: Stepper) -> float:
+        """Outer step; while lengths of trajectories are tried out there is none yet, and the shortest stands for it."""
+        return stepper.timestep / FS if self.config.k_steps == AUTO else self.config.outer_step_fs
 
     def _dissected(self, stop: SimulationStopped) -> tuple[dict[str, Any], dict[str, Any]]:
         """Facts and dissection for run.json; leaves both as text, and the last frames, in the folder."""
-        # While lengths are tried out there is no such step yet; the shortest stands for it.
-        known = self.config.k_steps != AUTO
-        outer, r = self.config.outer_step_fs if known else self.guard.stepper.timestep / FS, stop.replica
+        outer, r = self._step_fs(self.guard.stepper), stop.replica
         what = facts(stop, self.atoms, outer)
         found = dissect(stop, self.guard, self.atoms, self.bonds, self.start.positions, outer)
         frames = [(m.step * outer / 1000, m.state.positions[r]) for m in self.guard.tail]
@@ -298,7 +309,11 @@ class Run:
                 config.friction_per_ps or 0.0,
                 config.timestep_fs,
                 friction_by_element=config.friction_by_element,
+                max_outer_fs=min(12.0, 100 * config.timestep_fs),
+                # No more calls than the run itself would make at 4 fs, so that finding out is not the larger part.
+                teacher_calls=max(1, min(10_000, round(250 * config.duration_ps * self.replicas))),
                 hydrogen_mass=config.hydrogen_mass,
+                amp=config.amp,
                 seed=config.seed,
             )
             models = self.providers["teacher"], self.providers["student"]
