@@ -17,6 +17,8 @@ from mlff_sim.units import FS, PS
 SCHEMES = ("respa", "mollified")
 PIECE_PS, WINDOW_PS = 0.15, 0.1
 """Length of each trajectory, and of the pieces over which the work of the kicks is summed up."""
+MARGIN = 2.0
+"""By which the limits are divided for a recommendation: the worst predictions of heating so far were three times too low."""
 ONE_SIDED = 1.645
 """Standard errors above a prediction that its upper bound (95 %) lies."""
 CM1 = 2 * np.pi * 2.99792458e10 / (1e12 * PS)

@@ -24,6 +24,7 @@ from mlff_sim.progress import Progress, Silent
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.cadence import (
     CM1,
+    MARGIN,
     ONE_SIDED,
     PIECE_PS,
     WINDOW_PS,
@@ -256,8 +257,8 @@ class Predictor:
             scheme,
             steps,
             self._mode_table(student, spectra),
-            longest(steps, lambda s: s.heating.upper <= c.drift_limit),
-            nvt := longest(steps, lambda s: max(e.upper for e in s.hot.values()) <= c.temperature_limit_K)
+            longest(steps, lambda s: s.heating.upper <= c.drift_limit / MARGIN),
+            nvt := longest(steps, lambda s: max(e.upper for e in s.hot.values()) <= c.temperature_limit_K / MARGIN)
             if self.bathed
             else None,
             self._next_friction(steps, nvt) if self.bathed and not c.friction_by_element else None,
@@ -310,7 +311,7 @@ class Predictor:
         following = next((s for s in steps if s.k == (k or 1) + 1), None)
         if following is None:
             return None
-        T, limit = c.temperature_K, c.temperature_limit_K
+        T, limit = c.temperature_K, c.temperature_limit_K / MARGIN
         upper = max(e.upper for e in following.hot.values())
         if not np.isfinite(upper):
             return None
