@@ -21,8 +21,7 @@ from ase import Atoms
 
 from mlff_sim.acceleration import Execution
 from mlff_sim.errors import InputError, MissingExtra, NonFinite, SimulationStopped
-from mlff_sim.models.registry import load_model
-from mlff_sim.models.workers import Workers, _packed, _unpacked
+from mlff_sim.models.workers import Workers, _packed, _unpacked, load_shared
 from mlff_sim.report import rows
 from mlff_sim.runfolder import read_run
 from mlff_sim.simulation import RunConfig, run
@@ -281,7 +280,7 @@ def test_mistakes_when_a_model_is_loaded(factories: str, ethanol: Atoms, student
         "gfn9": "unknown model",
     }.items():
         with pytest.raises(InputError, match=words):
-            load_model(name, ethanol, None, 2)
+            load_shared(name, ethanol, Execution(), 2)
 
 
 @pytest.mark.parametrize(
@@ -321,10 +320,11 @@ def test_processes_end_with_their_object(ethanol: Atoms) -> None:
 SCRIPT = """
 import signal, sys, numpy as np
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background is told to ignore it
-from mlff_sim.models.registry import load_model
+from mlff_sim.acceleration import Execution
+from mlff_sim.models.workers import load_shared
 from mlff_sim.structure import read_structure
 atoms = read_structure("ethanol")
-w = load_model(sys.argv[1], atoms, None, 2)  # no `if __name__ == "__main__"` here
+w = load_shared(sys.argv[1], atoms, Execution(), 2)  # no `if __name__ == "__main__"` here
 x = np.repeat(atoms.get_positions()[None], 2, axis=0)
 x[:, 0, 0] = 60.0 if "slow" in sys.argv[1] else 0.0
 print(*(p.pid for p in w._processes), flush=True)

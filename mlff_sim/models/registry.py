@@ -114,7 +114,7 @@ def usage(key: str, family: ModelFamily) -> str:
     return f"{key}:{family.argument}" if family.argument else key
 
 
-def load_model(name: str, atoms: Atoms, execution: Execution | None = None, workers: int = 1) -> ForceProvider:
+def load_model(name: str, atoms: Atoms, execution: Execution | None = None) -> ForceProvider:
     """Build the provider called `name`, bound to the species of `atoms`.
 
     Args:
@@ -122,7 +122,6 @@ def load_model(name: str, atoms: Atoms, execution: Execution | None = None, work
         atoms: the structure; charge and multiplicity are read from `atoms.info["charge"]` and `["spin"]`.
         execution: device, precision and acceleration of torch models; by default a plain evaluation, which is the
             same at every start.
-        workers: processes that share the replicas of a call; 1 evaluates here.
 
     Raises:
         InputError: unknown model, unusable argument, a charge, spin or structure the model cannot describe, or a GPU
@@ -134,15 +133,6 @@ def load_model(name: str, atoms: Atoms, execution: Execution | None = None, work
     if execution.device.startswith("cuda") and not family.accelerated:
         raise InputError(f"'{name}' runs on the CPU only, and device = '{execution.device}' is asked for; say 'auto'.")
     check_device(execution.device)
-    if workers > 1:
-        if family.accelerated:
-            raise InputError(
-                f"teacher_workers = {workers} is for models that take one structure at a time; '{name}' evaluates all "
-                "replicas in one call, whose rounding depends on their number. Use 1, and OMP_NUM_THREADS for more cores."
-            )
-        from mlff_sim.models.workers import Workers
-
-        return Workers(name, atoms, execution, workers)
     return family.build(argument, atoms, execution)
 
 

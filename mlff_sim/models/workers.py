@@ -24,7 +24,8 @@ import numpy as np
 
 from mlff_sim.acceleration import Execution
 from mlff_sim.errors import InputError, NonFinite
-from mlff_sim.forces import Array, Evaluation, evaluate
+from mlff_sim.forces import Array, Evaluation, ForceProvider, evaluate
+from mlff_sim.models.registry import load_model, resolve
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -39,6 +40,22 @@ BOOT = (
 """Not multiprocessing's own start: that runs the user's script once more in every process."""
 PATIENCE_S = 1.0
 """For a process to end by itself when it is no longer needed."""
+
+
+def load_shared(name: str, atoms: Atoms, execution: Execution, workers: int) -> ForceProvider:
+    """As `load_model`, and with more than one worker a provider whose replicas they share.
+
+    Raises:
+        InputError: as `load_model`, and for models that evaluate all replicas in one call anyway.
+    """
+    if workers == 1:
+        return load_model(name, atoms, execution)
+    if resolve(name)[0].accelerated:
+        raise InputError(
+            f"teacher_workers = {workers} is for models that take one structure at a time; '{name}' evaluates all "
+            "replicas in one call, whose rounding depends on their number. Use 1, and OMP_NUM_THREADS for more cores."
+        )
+    return Workers(name, atoms, execution, workers)
 
 
 class Workers:
@@ -195,8 +212,6 @@ def _end(processes: list[subprocess.Popen[bytes]], connections: list[Connection[
 
 def serve(connection: Connection[Any, Any], parent: int) -> None:
     """Build a model and answer for it until the other side hangs up."""
-    from mlff_sim.models.registry import load_model
-
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     model = None
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.integrators.schemes import verlet
 from mlff_sim.integrators.stepper import Stepper
-from mlff_sim.models.registry import load_model
+from mlff_sim.models.workers import load_shared
 from mlff_sim.simulation.config import RunConfig
 from mlff_sim.state import State
 from mlff_sim.units import FS
@@ -72,7 +72,7 @@ class Baseline:
     def __init__(self, config: RunConfig, atoms: Atoms) -> None:
         """Load the second teacher."""
         self.table = ForceTable(
-            {"teacher": load_model(config.teacher, atoms, config.execution, config.teacher_workers)}
+            {"teacher": load_shared(config.teacher, atoms, config.execution, config.teacher_workers)}
         )
         self.config, self.masses = config, atoms.get_masses()
 

@@ -16,7 +16,8 @@ from mlff_sim.forces import Array, ForceProvider
 from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.stepper import Langevin, Stepper
-from mlff_sim.models.registry import load_model, resolve, student_name
+from mlff_sim.models.registry import resolve, student_name
+from mlff_sim.models.workers import load_shared
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settings, versions
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
@@ -102,7 +103,7 @@ class Run:
         if alone:
             how["teacher"] = how["student"]
         self.providers: dict[str, ForceProvider] = {
-            key: load_model(name, self.atoms, how[key], config.teacher_workers if key == "teacher" else 1)
+            key: load_shared(name, self.atoms, how[key], config.teacher_workers if key == "teacher" else 1)
             for key, name in names.items()
         }
         if config.on_residual == "relabel" and (
