@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlff_sim.errors import InputError, MissingExtra
-from mlff_sim.forces import Array, Evaluation
+from mlff_sim.forces import Array
+from mlff_sim.models.self_consistent import SelfConsistent
 from mlff_sim.units import BOHR, HARTREE
 
 ENERGY_CHANGE, GRADIENT = 1e-9, 3e-7
@@ -28,17 +29,12 @@ Forces of B3LYP/def2-SVP ethanol are then within 0.0013 meV/A of the limit from 
 for this change, 0.028."""
 
 
-class DFT:
+class DFT(SelfConsistent):
     """A Kohn-Sham teacher bound to one molecule; restricted for multiplicity 1, unrestricted otherwise.
 
     Each replica's SCF starts from the replica's own last density, converged tightly enough that the result is a
     function of positions; `reset` drops these guesses.
     """
-
-    cutoff: float | None = None
-    dtype = "float64"
-    conservative = True
-    batched = True
 
     def __init__(
         self, numbers: NDArray[np.int64], *, functional: str, basis: str, charge: int = 0, spin: int = 1
@@ -61,7 +57,8 @@ class DFT:
         if electrons % 2 != (spin - 1) % 2:
             raise InputError(f"{electrons} electrons cannot have multiplicity {spin}; give a charge or spin that fits.")
         _check_functional(dft, functional)
-        self._dft, self._guesses = dft, list[Array | None]()
+        super().__init__()
+        self._dft = dft
         orbitals, cores = _load_basis(gto, basis, self.numbers)
         apart = np.arange(3.0 * len(self.numbers)).reshape(-1, 3)
         self._molecule = gto.M(
@@ -110,26 +107,12 @@ class DFT:
                 return field
         raise RuntimeError(f"{self.name}: the SCF did not converge.")
 
-    def _single(self, slot: int, positions: Array) -> tuple[float, Array]:
-        while len(self._guesses) <= slot:
-            self._guesses.append(None)
-        field = self._converged(positions, self._guesses[slot])
-        self._guesses[slot] = field.make_rdm1()
+    def _solve(self, slot: int, positions: Array, guess: Any) -> tuple[float, Array, Any]:
+        field = self._converged(positions, guess)
         gradient = field.nuc_grad_method()
         gradient.grid_response = self._dft.libxc.xc_type(self.functional) != "HF"  # which has no grid
-        return float(field.e_tot) * HARTREE, -gradient.kernel() * (HARTREE / BOHR)
-
-    def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
-        """Evaluate positions (n, 3) or (replicas, n, 3) of a molecule in vacuum."""
-        if positions.ndim == 2:
-            energy, forces = self._single(0, positions)
-            return Evaluation(np.array(energy), forces)
-        results = [self._single(r, x) for r, x in enumerate(positions)]
-        return Evaluation(np.array([e for e, _ in results]), np.stack([f for _, f in results]))
-
-    def reset(self) -> None:
-        """Drop the density of every replica."""
-        self._guesses = [None] * len(self._guesses)
+        density = field.make_rdm1()
+        return float(field.e_tot) * HARTREE, -gradient.kernel() * (HARTREE / BOHR), density
 
 
 def split(argument: str) -> tuple[str, str]:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from mlff_sim.errors import InputError, MissingExtra
-from mlff_sim.forces import Array, Evaluation
+from mlff_sim.forces import Array
+from mlff_sim.models.self_consistent import SelfConsistent
 from mlff_sim.units import BOHR, HARTREE
 
 ACCURACY = 0.01
@@ -22,22 +23,18 @@ ACCURACY = 0.01
 all-teacher trajectory drifts by -0.16 meV/atom/ps; at 0.01 the dependence is 0.002 meV/A and the drift is gone."""
 
 
-class XTB:
+class XTB(SelfConsistent):
     """A tight-binding teacher bound to one molecule.
 
     Each replica's SCF starts from the replica's own last solution, converged tightly enough that the result is
     a function of positions; `reset` drops these guesses.
     """
 
-    cutoff: float | None = None
-    dtype = "float64"
-    conservative = True
-    batched = True
-
     def __init__(
         self, numbers: Array, *, method: str = "GFN2-xTB", charge: int = 0, spin: int = 1, accuracy: float = ACCURACY
     ) -> None:
         """Bind to atomic numbers (n,), a total charge and a multiplicity `spin` = 2S + 1."""
+        super().__init__()
         # OpenMP reads this when the library loads; a 20-atom molecule is faster on one thread.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         try:
@@ -52,7 +49,6 @@ class XTB:
         if electrons % 2 != self._uhf % 2:
             raise InputError(f"{electrons} electrons cannot have multiplicity {spin}; give a charge or spin that fits.")
         self._slots: list[Any] = []
-        self._guesses: list[Any] = []
         self._calculator(np.arange(3.0 * len(self.numbers)).reshape(-1, 3))  # an unsupported element shows here
 
     @property
@@ -82,27 +78,13 @@ class XTB:
         calculator.set("accuracy", self.accuracy)
         return calculator
 
-    def _single(self, slot: int, positions: Array) -> tuple[float, Array]:
+    def _solve(self, slot: int, positions: Array, guess: Any) -> tuple[float, Array, Any]:
         while len(self._slots) <= slot:
             self._slots.append(self._calculator(positions))
-            self._guesses.append(None)
         calculator = self._slots[slot]
         calculator.update(positions / BOHR)
         try:
-            result = calculator.singlepoint(self._guesses[slot])
+            result = calculator.singlepoint(guess)
         except RuntimeError:  # a guess from far away can keep the SCF from converging: once more from scratch
             result = calculator.singlepoint()
-        self._guesses[slot] = result
-        return result.get("energy") * HARTREE, -result.get("gradient") * (HARTREE / BOHR)
-
-    def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
-        """Evaluate positions (n, 3) or (replicas, n, 3) of a molecule in vacuum."""
-        if positions.ndim == 2:
-            energy, forces = self._single(0, positions)
-            return Evaluation(np.array(energy), forces)
-        results = [self._single(r, x) for r, x in enumerate(positions)]
-        return Evaluation(np.array([e for e, _ in results]), np.stack([f for _, f in results]))
-
-    def reset(self) -> None:
-        """Drop the SCF guess of every replica."""
-        self._guesses = [None] * len(self._guesses)
+        return result.get("energy") * HARTREE, -result.get("gradient") * (HARTREE / BOHR), result
