@@ -22,6 +22,7 @@ from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.models.registry import load_model
 from mlff_sim.state import State, maxwell_boltzmann
 from mlff_sim.structure import read_structure
+from mlff_sim.units import KB
 
 
 class Trap:
@@ -41,6 +42,33 @@ class Trap:
 
     def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
         return Evaluation(0.5 * (self.kappa * positions**2).sum((-1, -2)), -self.kappa * positions)
+
+
+KT = KB * 300.0
+
+
+class Well:
+    """U = barrier (x^2 - 1)^2 + tilt x + kappa (y^2 + z^2) / 2 for one atom: two wells of different depth along x."""
+
+    cutoff, dtype, conservative, batched = None, "float64", True, True
+
+    def __init__(self, barrier: float, tilt: float, name: str = "well") -> None:
+        self.numbers, self.barrier, self.tilt, self.name = np.array([1]), barrier * KT, tilt * KT, name
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        return {"name": self.name}
+
+    def reset(self) -> None:
+        pass
+
+    def energy(self, x: Any) -> Any:
+        return self.barrier * (x**2 - 1) ** 2 + self.tilt * x
+
+    def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
+        x, rest = positions[..., 0], positions[..., 1:]
+        forces = np.concatenate([-(4 * self.barrier * x * (x**2 - 1) + self.tilt)[..., None], -KT * rest], axis=-1)
+        return Evaluation((self.energy(x) + 0.5 * KT * (rest**2).sum(-1)).sum(-1), forces)
 
 
 class Counted:

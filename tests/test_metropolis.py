@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from conftest import Well
 from scipy.integrate import quad
 
 from mlff_sim import RunConfig, run
@@ -22,6 +22,7 @@ from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.schemes import baoab, merged, respa, substeps, verlet
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.registry import load_model
+from mlff_sim.models.workers import load_shared
 from mlff_sim.runfolder import read_run
 from mlff_sim.simulation.assembly import Dynamics, assemble
 from mlff_sim.state import State
@@ -29,30 +30,6 @@ from mlff_sim.units import FS, KB
 from mlff_sim.validation import assess
 
 KT = KB * 300.0
-
-
-class Well:
-    """U = barrier (x^2 - 1)^2 + tilt x + kappa (y^2 + z^2) / 2 for one atom: two wells of different depth along x."""
-
-    cutoff, dtype, conservative, batched = None, "float64", True, True
-
-    def __init__(self, barrier: float, tilt: float, name: str = "well") -> None:
-        self.numbers, self.barrier, self.tilt, self.name = np.array([1]), barrier * KT, tilt * KT, name
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        return {"name": self.name}
-
-    def reset(self) -> None:
-        pass
-
-    def energy(self, x: Any) -> Any:
-        return self.barrier * (x**2 - 1) ** 2 + self.tilt * x
-
-    def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
-        x, rest = positions[..., 0], positions[..., 1:]
-        forces = np.concatenate([-(4 * self.barrier * x * (x**2 - 1) + self.tilt)[..., None], -KT * rest], axis=-1)
-        return Evaluation((self.energy(x) + 0.5 * KT * (rest**2).sum(-1)).sum(-1), forces)
 
 
 def chain(
@@ -277,7 +254,7 @@ def test_a_teacher_that_fails_from_the_start_on_is_refused_in_the_timing_too(
             return super().__call__(positions)
 
     module = importlib.import_module("mlff_sim.simulation.run")
-    monkeypatch.setattr(module, "load_model", lambda name, *_: (Once if name == "morse" else toys.trap)(9, KT))
+    monkeypatch.setattr(module, "load_shared", lambda name, *_: (Once if name == "morse" else toys.trap)(9, KT))
     config = RunConfig("ethanol", "morse", "harmonic", k_steps=2, duration_ps=0.01, scheme="ghmc", baseline=False)
     data = read_run(run(config, tmp_path / "run"))
     assert data.accepted is not None and not data.accepted.any() and data.settings["timing"] is None
@@ -302,7 +279,7 @@ def test_what_the_compiled_loop_is_for(
         assert isinstance(s, FusedStepper) == fused
     asked = []
     module = importlib.import_module("mlff_sim.simulation.run")
-    monkeypatch.setattr(module, "load_model", lambda *given: asked.append(given[2].device) or load_model(*given))
+    monkeypatch.setattr(module, "load_shared", lambda *given: asked.append(given[2].device) or load_shared(*given))
     for teacher in (f"student:{student_file}", "morse"):
         module.Run(RunConfig("ethanol", teacher), tmp_path / "run")
     assert asked == ["cpu", "auto"]

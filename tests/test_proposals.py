@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from conftest import Well
 from scipy.integrate import quad
 
 from mlff_sim import RunConfig, run
 from mlff_sim.errors import InputError, SimulationStopped
-from mlff_sim.forces import Array, Evaluation
+from mlff_sim.forces import Array
 from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.schemes import respa, substeps, verlet
@@ -31,30 +31,6 @@ from mlff_sim.units import FS, KB
 from mlff_sim.validation import Verdict, assess
 
 KT = KB * 300.0
-
-
-class Well:
-    """U = barrier (x^2 - 1)^2 + tilt x + kT (y^2 + z^2) / 2 for one atom: two wells of different depth along x."""
-
-    cutoff, dtype, conservative, batched = None, "float64", True, True
-
-    def __init__(self, barrier: float, tilt: float, name: str = "well") -> None:
-        self.numbers, self.barrier, self.tilt, self.name = np.array([1]), barrier * KT, tilt * KT, name
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        return {"name": self.name}
-
-    def reset(self) -> None:
-        pass
-
-    def energy(self, x: Any) -> Any:
-        return self.barrier * (x**2 - 1) ** 2 + self.tilt * x
-
-    def __call__(self, positions: Array, cell: Array | None = None, /) -> Evaluation:
-        x, rest = positions[..., 0], positions[..., 1:]
-        forces = np.concatenate([-(4 * self.barrier * x * (x**2 - 1) + self.tilt)[..., None], -KT * rest], axis=-1)
-        return Evaluation((self.energy(x) + 0.5 * KT * (rest**2).sum(-1)).sum(-1), forces)
 
 
 TEACHER, BAD = Well(3.0, -0.4), Well(1.0, 1.0, "bad")
