@@ -34,12 +34,12 @@ T_975 = 2.776
 """Student's t for five replicas."""
 
 
-def starts(structure: str, teacher: str, student: str, folder: Path) -> Path:
+def starts(structure: str, teacher: str, student: str, folder: Path, seed: int) -> Path:
     """Five thermal states, from five replicas of a hybrid run at 300 K."""
     path = folder / "starts.xyz"
     if not path.exists():
         warm = RunConfig(
-            structure, teacher, student, k_steps=4, duration_ps=5, replicas=REPLICAS, friction_per_ps=5, seed=2
+            structure, teacher, student, k_steps=4, duration_ps=5, replicas=REPLICAS, friction_per_ps=5, seed=seed
         )
         shutil.rmtree(folder / "warm", ignore_errors=True)
         found, atoms = read_run(run(warm, folder / "warm")), read_structure(structure)
@@ -104,7 +104,7 @@ def campaign(arguments: argparse.Namespace) -> None:
     log = folder / "measured.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     seen = {(d["ens"], d["g"], d["scheme"], d["k"]) for d in done}
-    at = starts(arguments.structure, arguments.teacher, arguments.student, folder)
+    at = starts(arguments.structure, arguments.teacher, arguments.student, folder, arguments.seed)
     friction = arguments.friction if arguments.ensemble == "nvt" else 0.0
     for scheme in arguments.scheme:
         for k in arguments.k:
@@ -120,7 +120,7 @@ def campaign(arguments: argparse.Namespace) -> None:
                 friction_per_ps=friction,
                 scheme=scheme,
                 baseline=False,
-                seed=4,
+                seed=arguments.seed + 2,
             )
             line = json.dumps(measure(config, folder / f"{arguments.ensemble}-{friction:g}-{scheme}-{k}"))
             with log.open("a") as file:
@@ -229,6 +229,7 @@ if __name__ == "__main__":
     parser.add_argument("--k", type=int, nargs="+", default=[4, 8, 12, 16, 20, 24])
     parser.add_argument("--ps", type=float, default=20.0)
     parser.add_argument("--calls", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=2, help="of the starts; the runs take this and two")
     given = parser.parse_args()
     if given.plot:
         draw([Path(f) for f in given.given], given.plot)

@@ -20,9 +20,9 @@ from mlff_sim.validation.assess import (
     reference_of,
 )
 from mlff_sim.validation.breakeven import Speedup, measured_speedup
+from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
-from mlff_sim.validation.rdf import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.verdict import Verdict, worst
 
 __all__ = [

@@ -14,10 +14,10 @@ from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.units import MEV
 from mlff_sim.validation.breakeven import Speedup, measured_speedup
+from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.energy import BLOCKS, Drift, nve_drift
 from mlff_sim.validation.ensemble import Temperatures, kinetic_temperatures
 from mlff_sim.validation.montecarlo import MonteCarlo, monte_carlo, observables
-from mlff_sim.validation.rdf import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.verdict import Verdict, worst
 
 RELAXATION_TIMES = 3.0
