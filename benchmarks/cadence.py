@@ -76,7 +76,12 @@ def measure(config: RunConfig, folder: Path) -> dict[str, Any]:
     kelvin = {
         z: [
             float(np.mean(v))
-            for v in np.array([temperature_by_group(p, masses, groups, com_removed=False)[z] for p in late]).T
+            for v in np.array(
+                [
+                    temperature_by_group(p, masses, groups, com_removed=bool(found.settings["com_removed"]))[z]
+                    for p in late
+                ]
+            ).T
         ]
         for z in groups
     }

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 FORMAT, VERSION = "mlff-sim-run", 1
+STUDY_FORMAT = "mlff-sim-study"
 ROWS = (
     "time_ps",
     "potential_energy",
@@ -134,6 +135,24 @@ def find_runs(folder: str | Path) -> list[Path]:
     if not inside:
         read_settings(root)
     return inside
+
+
+def read_study(folder: str | Path) -> dict[str, Any]:
+    """The content of a study's `study.json`, which says what its runs are to be judged by; empty where there is none.
+
+    Raises:
+        InputError: it was not written by this package.
+    """
+    path = Path(folder) / "study.json"
+    if not path.is_file():
+        return {}
+    try:
+        study: dict[str, Any] = json.loads(path.read_text())
+        if study["format"] == STUDY_FORMAT:
+            return study
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"'{path}' was not written by mlff-sim.")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -28,6 +28,7 @@ FLOORS = {
     "runfolder": 3,
     "simulation": 3,
     "benchmark": 4,
+    "studies": 4,
     "validation": 4,
     "interfaces": 4,
     "report": 5,

@@ -9,8 +9,11 @@ from inspect import cleandoc
 import typer
 from typer.exceptions import TyperException
 
+from mlff_sim.cli import trial
 from mlff_sim.cli.bench import bench
+from mlff_sim.cli.bydefault import ByDefault
 from mlff_sim.cli.cadence import cadence
+from mlff_sim.cli.certify import certify
 from mlff_sim.cli.console import FAIL, USAGE, error_line, quiet_threads
 from mlff_sim.cli.demo import demo
 from mlff_sim.cli.distill import distill
@@ -24,7 +27,7 @@ from mlff_sim.errors import InputError, SimulationStopped
 INTERRUPTED = 130
 CONTINUED = {
     **dict.fromkeys(("hybrid", "md"), "; the same command with --resume continues."),
-    **dict.fromkeys(("distill", "demo"), "; the same command continues."),
+    **dict.fromkeys(("distill", "demo", "certify"), "; the same command continues."),
 }
 """What an interrupted verb can do, where it can."""
 
@@ -44,8 +47,14 @@ def _help(verb: Callable[..., int]) -> str:
     return "\n\n".join("\b\n" + p if p.startswith("  ") else p for p in paragraphs)
 
 
-for _verb in (distill, cadence, hybrid, md, validate, bench, export, models, demo):
+for _verb in (distill, cadence, hybrid, md, certify, bench, export, models, demo):
     app.command(help=_help(_verb))(_verb)
+
+_judge = typer.Typer(cls=ByDefault, rich_markup_mode=None, help=_help(validate))
+_judge.command("files", help=_help(validate))(validate)
+for _trial in (trial.nve,):
+    _judge.command(help=_help(_trial))(_trial)
+app.add_typer(_judge, name="validate")
 
 
 def _version(value: bool) -> None:

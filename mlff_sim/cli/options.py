@@ -140,13 +140,18 @@ def carry_out(config: RunConfig, folder: Path, resume: bool, against: Path | Non
     return FAIL if judge(folder, against) == "fail" else PASS
 
 
-def judge(folder: Path, against: Path | None, drift_limit: float = 0.1) -> str:
+def judge(folder: Path, against: Path | None, drift_limit: float = 0.1, plots: Path | None = None) -> str:
     """Validate a run folder or a study of them, write results.json and report.html, print the table."""
     from mlff_sim.report import print_table, write_report
+    from mlff_sim.report.figures import figures
+    from mlff_sim.report.paper import write_figures
     from mlff_sim.validation import assess_folder
 
     assessment = assess_folder(folder, against, drift_limit)
     results = write_report(assessment, folder)
     print_table(assessment, out)
     out.print(f"report:  {folder / 'report.html'}\nresults: {folder / 'results.json'}")
+    if plots is not None:
+        written = write_figures(figures(assessment), plots)
+        out.print(f"figures: {plots} ({len(written)} files)")
     return str(results["verdict"])

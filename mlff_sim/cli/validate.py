@@ -23,6 +23,9 @@ def validate(
     drift_limit: Annotated[
         float, typer.Option("--drift-limit", metavar="MEV", help="NVE drift allowed, meV/atom/ps.")
     ] = 0.1,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", metavar="DIR", help="Write the plots as PDF, too, for a paper.")
+    ] = None,
     write_reference: Annotated[
         Path | None,
         typer.Option(
@@ -48,4 +51,4 @@ def validate(
         reference.save(write_reference)
         out.print(f"{write_reference}: {reference.sampled_ps:.0f} ps, {reference.samples:.0f} effective samples")
         return 0
-    return VERDICT_CODES[judge(folder, against, drift_limit)]
+    return VERDICT_CODES[judge(folder, against, drift_limit, figures)]

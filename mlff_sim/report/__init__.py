@@ -7,7 +7,8 @@ from typing import Any
 
 from mlff_sim.report.html import render
 from mlff_sim.report.results import results, write_results, write_text
-from mlff_sim.report.text import Row, headline, print_table, rows
+from mlff_sim.report.row import Row
+from mlff_sim.report.text import headline, print_table, rows
 from mlff_sim.validation import Assessment, assess_folder
 
 __all__ = ["Row", "headline", "print_table", "results", "rows", "validate", "write_report"]

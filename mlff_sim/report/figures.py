@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mlff_sim.forces import Array
+from mlff_sim.report.findings import plots
 from mlff_sim.validation import Assessment, RdfResult, RunAssessment
 
 BLUE, ORANGE, GREEN, GREY = "#4c84d6", "#dd7f3b", "#3a9d76", "#8a8f98"
@@ -27,6 +28,7 @@ def figures(assessment: Assessment) -> dict[str, list[Figure]]:
         "energy": [_energy(r) for r in nve],
         "temperature": [_temperature(judged)] if judged.temperatures else [],
         "structure": _structure(structure.rdf) if structure and structure.rdf else [],
+        "findings": [plot for r in runs for finding in r.findings.values() for plot in plots(finding)],
         "speed": _speed(assessment.main),
         "residual": [_residual(r) for r in runs if r.residual is not None and r.residual.size],
     }

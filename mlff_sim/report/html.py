@@ -26,6 +26,7 @@ SECTIONS = {
         "Structure",
         "How the distances between pairs of elements are distributed. The band holds what sampling alone explains in 19 of 20 bins.",
     ),
+    "findings": ("Further findings", "What the other validators looked at, run beside reference."),
     "speed": ("Speed", "Measured in blocks that alternate with the teacher alone on the same machine."),
     "residual": (
         "Force corrected",

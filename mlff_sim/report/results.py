@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlff_sim.report.findings import content
 from mlff_sim.validation import Assessment, RunAssessment
 
 SHORT = (
@@ -166,6 +167,7 @@ def _run(run: RunAssessment) -> dict[str, Any]:
         "name": run.name,
         "verdict": run.verdict.value,
         "parts": {name: v.value if v else None for name, v in run.parts.items()},
+        "findings": {name: content(finding) for name, finding in run.findings.items()},
         "notes": list(run.notes),
         "formula": run.settings["structure"].get("formula"),
         "equilibration_left_out_ps": run.cut_ps,

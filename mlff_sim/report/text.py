@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mlff_sim.report.findings import lines
+from mlff_sim.report.row import Row
 from mlff_sim.validation import Assessment, Drift, GroupTemperature, RdfResult, RunAssessment, Speed, Verdict
 
 ANGSTROM = "\u00c5"
@@ -18,25 +19,6 @@ WORDS = {Verdict.PASS: "pass", Verdict.FAIL: "fail", Verdict.INCONCLUSIVE: "inco
 PARTS = {"nve": "energy conservation", "temperature": "temperature", "rdf": "structure"}
 """Parts of an assessment that a claim of the same physics rests on."""
 STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "yellow", None: "dim"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the verdict table.
-
-    Attributes:
-        quantity: what was looked at.
-        value: with error or interval, and unit.
-        limit: what it was held to; empty where it is only reported.
-        verdict: None where it is only reported.
-        advice: what to do next, or how the number was made.
-    """
-
-    quantity: str
-    value: str
-    limit: str
-    verdict: Verdict | None
-    advice: str
 
 
 def headline(assessment: Assessment) -> tuple[str, str]:
@@ -74,7 +56,8 @@ def rows(assessment: Assessment) -> list[Row]:
     out: list[Row] = []
     for run in assessment.runs:
         tag = f" [{run.name}]" if several else ""
-        out += [Row(r.quantity + tag, r.value, r.limit, r.verdict, r.advice) for r in _judged(run)]
+        found = [*_judged(run), *(row for name, f in run.findings.items() for row in lines(f, name))]
+        out += [Row(r.quantity + tag, r.value, r.limit, r.verdict, r.advice) for r in found]
     out += _reported(assessment.main)
     return out
 

@@ -6,6 +6,7 @@
 | is every element at the bath's temperature? | `kinetic_temperatures` | `Temperatures` |
 | is the structure the same? | `pair_distributions`, `compare` | `Distribution`, `RdfResult` |
 | is it faster, and from when on? | `measured_speedup` | `Speedup` |
+| is the fast run the same physics as the slow one? | `certify` | `Assessment` with `Differences` and `Control` |
 | all of it, for the runs of a study | `assess` | `Assessment` |
 """
 
@@ -15,18 +16,22 @@ from mlff_sim.validation.assess import (
     RunAssessment,
     Speed,
     assess,
-    assess_folder,
     load_reference,
     reference_of,
 )
 from mlff_sim.validation.breakeven import Speedup, measured_speedup
+from mlff_sim.validation.certificate import Control, Difference, Differences, certify
 from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
+from mlff_sim.validation.study import assess_folder
 from mlff_sim.validation.verdict import Verdict, worst
 
 __all__ = [
     "Assessment",
+    "Control",
+    "Difference",
+    "Differences",
     "Distribution",
     "Drift",
     "GroupTemperature",
@@ -39,6 +44,7 @@ __all__ = [
     "Verdict",
     "assess",
     "assess_folder",
+    "certify",
     "compare",
     "kinetic_temperatures",
     "load_reference",

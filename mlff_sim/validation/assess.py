@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,6 +79,18 @@ class Run(Protocol):
     def wall(self) -> dict[str, Array]: ...  # noqa: D102
 
 
+class Finding(Protocol):
+    """The answer of a validator: judged, or only reported."""
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the data say; None where nothing is judged."""
+
+    @property
+    def note(self) -> str:
+        """Which rule decided, and what would settle it."""
+
+
 @dataclass(frozen=True)
 class Speed:
     """Wall time of a hybrid run against the all-teacher baseline.
@@ -125,6 +137,7 @@ class RunAssessment:
         speed: None for plain dynamics.
         ghmc: None where nothing was proposed.
         notes: what was not judged and why, or how the run ended.
+        findings: answers of further validators by name.
     """
 
     name: str
@@ -139,6 +152,7 @@ class RunAssessment:
     speed: Speed | None
     ghmc: MonteCarlo | None
     notes: tuple[str, ...]
+    findings: Mapping[str, Finding] = field(default_factory=dict)
 
     @property
     def ensemble(self) -> str:
@@ -161,6 +175,7 @@ class RunAssessment:
             "temperature": self.temperatures.verdict if self.temperatures else None,
             "rdf": self.rdf.verdict if self.rdf else None,
             "ghmc": self.ghmc.verdict if self.ghmc else None,
+            **{name: finding.verdict for name, finding in self.findings.items()},
         }
 
     @property
@@ -193,7 +208,7 @@ class Assessment:
 
     def worst_of(self, part: str) -> RunAssessment | None:
         """The run whose `part` ("nve", "temperature", "rdf", "ended") came out worst; the main run among equals."""
-        judged = [r for r in self.runs if r.parts[part] is not None]
+        judged = [r for r in self.runs if r.parts.get(part) is not None]
         if not judged:
             return None
         bad = worst(r.parts[part] for r in judged)
@@ -243,18 +258,6 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
     return Assessment(judged, tuple(notes))
 
 
-def assess_folder(folder: str | Path, against: str | Path | None = None, drift_limit: float = 0.1) -> Assessment:
-    """Judge a run folder, or a folder of run folders as one study; see `assess` for the arguments.
-
-    Raises:
-        InputError: no finished run there, or a reference that does not fit.
-    """
-    from mlff_sim.runfolder import find_runs, read_run
-
-    runs = [read_run(path) for path in find_runs(folder)]
-    return assess(runs, load_reference(against) if against else None, drift_limit)
-
-
 def load_reference(path: str | Path) -> Run | Distribution:
     """A reference for `assess`: a stored distribution (a file) or a run folder.
 
@@ -295,7 +298,7 @@ def reference_of(*runs: Run, block_ps: float | None = None) -> Distribution:
         recipe["temperature_K"] = None
     if len(runs) > 1:
         recipe |= {name: [r.settings[name] for r in runs] for name in ("seed", "replicas")}
-    rows = min(int(_sound_rows(r).sum()) for r in runs)
+    rows = min(int(sound(r).sum()) for r in runs)
     start = _equilibration_ps(settings, first.time_ps[:rows])
     keep = slice(int(np.searchsorted(first.time_ps[:rows], start)), rows)
     positions = np.concatenate([r.positions[keep] for r in runs], axis=1)
@@ -307,7 +310,7 @@ def _has_momenta(settings: Mapping[str, Any]) -> bool:
     return bool(settings.get("physical_momenta", True))
 
 
-def _sound_rows(run: Run) -> NDArray[np.bool_]:
+def sound(run: Run) -> NDArray[np.bool_]:
     """Frames before the first that is not finite (a run that was stopped may end in one)."""
     parts = (run.conserved, run.positions, run.momenta)
     bad = np.zeros(len(run.time_ps), dtype=bool)
@@ -340,7 +343,7 @@ def _lowest_friction(settings: Mapping[str, Any]) -> float:
 
 def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) -> RunAssessment:
     """Judge one run by everything that applies to it."""
-    settings, rows = run.settings, _sound_rows(run)
+    settings, rows = run.settings, sound(run)
     structure, nvt = settings["structure"], settings["ensemble"] == "nvt"
     n, time_ps, conserved = len(structure["numbers"]), run.time_ps[rows], run.conserved[rows]
     cut_ps = _equilibration_ps(settings, time_ps)

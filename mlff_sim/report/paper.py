@@ -1,0 +1,126 @@
+"""The plots of the report as files for a paper: PDF with type that stays type, drawn by matplotlib from the same data."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WIDTH_IN, HEIGHT_IN = 3.35, 2.4
+"""One column of most journals."""
+RGBA = re.compile(r"rgba\((\d+),(\d+),(\d+),([\d.]+)\)")
+
+
+def write_figures(plots: Mapping[str, Sequence[dict[str, Any]]], folder: Path) -> list[Path]:
+    """Write each plot of a report as PDF, `SECTION-NUMBER.pdf`, each whole or not at all.
+
+    Args:
+        plots: Plotly figures by section of the page, as `mlff_sim.report.figures.figures` makes them.
+        folder: made if missing.
+
+    Returns:
+        The files, in the order of the page.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    style: dict[Any, Any] = {"font.size": 8, "axes.linewidth": 0.6, "pdf.fonttype": 42, "legend.frameon": False}
+    with rc_context(style):
+        for section, drawn in plots.items():
+            for index, plot in enumerate(drawn):
+                figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
+                _draw(figure.add_subplot(), plot)
+                path = folder / f"{section}-{index + 1}.pdf"
+                temporary = folder / f".{path.name}.{os.getpid()}.tmp"
+                figure.savefig(temporary, format="pdf")
+                os.replace(temporary, path)
+                written.append(path)
+    return written
+
+
+def _draw(axes: Any, plot: Mapping[str, Any]) -> None:
+    """One plot: lines, marks with errors, filled bands, bars."""
+    layout = plot["layout"]
+    stacked = layout.get("barmode") == "stack"
+    left: dict[str, float] = {}
+    for trace in plot["data"]:
+        if trace["type"] == "bar":
+            _bars(axes, trace, left if stacked else {})
+        elif trace.get("fill") == "toself":
+            x, y = _values(trace["x"]), _values(trace["y"])
+            axes.fill(x, y, color=_colour(trace["fillcolor"]), lw=0, label=_label(trace))
+        else:
+            _line(axes, trace)
+    for axis, say in (("xaxis", axes.set_xlabel), ("yaxis", axes.set_ylabel)):
+        say(_plain((layout.get(axis, {}).get("title") or {}).get("text", "")))
+    for axis, limit in (("xaxis", axes.set_xlim), ("yaxis", axes.set_ylim)):
+        if layout.get(axis, {}).get("range"):
+            limit(*layout[axis]["range"])
+        elif layout.get(axis, {}).get("rangemode") == "tozero":
+            limit(0)
+    axes.set_title(_plain(layout["title"]["text"]), fontsize=8, loc="left")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=6.5)
+
+
+def _line(axes: Any, trace: Mapping[str, Any]) -> None:
+    line, marker = trace.get("line") or {}, trace.get("marker") or {}
+    marks = "markers" in trace.get("mode", "lines")
+    categories = [isinstance(v, str) for v in trace["x"]]
+    x = list(trace["x"]) if categories and all(categories) else _values(trace["x"])
+    style = {
+        "color": _colour(line.get("color") or marker.get("color") or "#4c84d6"),
+        "lw": 0.0 if marks and "lines" not in trace["mode"] else 0.6 * line.get("width", 1.5),
+        "ls": "--" if line.get("dash") else "-",
+        "marker": "o" if marks else None,
+        "ms": 3.5,
+        "alpha": trace.get("opacity"),
+        "label": _label(trace),
+    }
+    error = trace.get("error_y")
+    if error:
+        axes.errorbar(x, _values(trace["y"]), _values(error["array"]), capsize=2, elinewidth=0.8, **style)
+    else:
+        axes.plot(x, _values(trace["y"]), **style)
+
+
+def _bars(axes: Any, trace: Mapping[str, Any], left: dict[str, float]) -> None:
+    values = np.nan_to_num(_values(trace["x"]))
+    start = [left.get(name, 0.0) for name in trace["y"]]
+    colours = (trace.get("marker") or {}).get("color", "#4c84d6")
+    colours = [_colour(c) for c in colours] if isinstance(colours, list) else _colour(colours)
+    error = trace.get("error_x")
+    spread = None
+    if error:
+        spread = np.abs(
+            [np.nan_to_num(_values(error.get("arrayminus", error["array"]))), np.nan_to_num(_values(error["array"]))]
+        )
+    axes.barh(list(trace["y"]), values, left=start, color=colours, xerr=spread, label=_label(trace), height=0.6)
+    for name, value in zip(trace["y"], values, strict=True):
+        left[name] = left.get(name, 0.0) + float(value)
+
+
+def _label(trace: Mapping[str, Any]) -> str | None:
+    return trace.get("name") if trace.get("showlegend", True) else None
+
+
+def _values(values: Sequence[float | None]) -> Any:
+    return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+
+
+def _colour(colour: str) -> Any:
+    """A colour of matplotlib's from one of the web's."""
+    found = RGBA.fullmatch(colour)
+    return (*(int(c) / 255 for c in found.groups()[:3]), float(found[4])) if found else colour
+
+
+def _plain(text: str) -> str:
+    """Raised text in matplotlib's words."""
+    return re.sub(r"<sup>(.*?)</sup>", r"$^{\1}$", text)

@@ -1,0 +1,145 @@
+"""Studies: the runs that answer a question about a model, or about the fast way to run one.
+
+A study is a folder of run folders with a `study.json` that says what was asked. Every run in it survives being killed,
+so a study does, too: the same call goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlff_sim.errors import InputError, SimulationStopped
+from mlff_sim.progress import Progress, Silent
+from mlff_sim.runfolder import STUDY_FORMAT, read_run, read_study, write_json
+from mlff_sim.simulation import Run, RunConfig
+from mlff_sim.state import at_rest
+
+STARTS = Path("starts") / "run"
+"""Where in a study the warm-up lies: a floor deeper than what is judged."""
+WARM_FRICTION, WARM_STEP_FS = 5.0, 1.0
+"""1/ps and fs, of the warm-up: the teacher's own dynamics, whose positions BAOAB samples well at this step."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked, and the runs that answer it.
+
+    Attributes:
+        question: what the runs are judged by, e.g. "nve" or "certify".
+        runs: settings by name, of molecules that start where the warm-up ends.
+        warm_ps: ps, of warm-up for each replica, with the teacher at constant temperature; 0 starts from the file.
+        facts: what else the judge has to know.
+    """
+
+    question: str
+    runs: Mapping[str, RunConfig]
+    warm_ps: float = 2.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a warm-up that is none."""
+        if not (np.isfinite(self.warm_ps) and self.warm_ps >= 0):
+            raise InputError(f"equilibrate_ps = {self.warm_ps:g} must not be negative.")
+
+
+def carry_out(study: Study, folder: str | Path, progress: Progress | None = None) -> Path:
+    """Make the runs of a study that are not there yet, and go on with those that are not finished.
+
+    A run that a guard stops is left as it is; the judge sees it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: settings or files that cannot be used, or a folder that holds another study.
+    """
+    root, progress = Path(folder), progress or Silent()
+    asked = {
+        "format": STUDY_FORMAT,
+        "question": study.question,
+        "facts": dict(study.facts),
+        "warm_ps": study.warm_ps,
+        "runs": {name: asdict(config) for name, config in study.runs.items()},
+    }
+    asked = json.loads(json.dumps(asked))
+    known = read_study(root)
+    if known and known != asked:
+        changed = [key for key in asked if known.get(key) != asked[key]]
+        raise InputError(f"'{root}' holds another study (its {' and '.join(changed)} differ); give another folder.")
+    if not known and root.is_dir() and any(root.iterdir()):
+        raise InputError(f"'{root}' is not empty and holds no study; give a new folder.")
+    first = next(iter(study.runs.values()))
+    if not known:
+        # Before the folder exists, whatever can be checked is.
+        Run(first, root / next(iter(study.runs)))
+    root.mkdir(parents=True, exist_ok=True)
+    write_json(root / "study.json", asked)
+    starts = _warm(first, study.warm_ps, root, progress) if study.warm_ps else first.structure
+    outer = None
+    for name, config in study.runs.items():
+        settled = replace(config, structure=starts)
+        if outer is not None and settled.student is None:
+            # Frames as far apart as those of the fast run, so that spectra of the two fold alike.
+            settled = replace(settled, every=max(1, round(outer / settled.timestep_fs)))
+        with suppress(SimulationStopped):
+            Run(settled, root / name, resume=True, progress=_Named(progress, name)).run()
+        found = read_run(root / name).settings
+        if found.get("kind") == "hybrid" and found.get("physical_time"):
+            outer = float(found["outer_step_fs"]) * int(found["every"])
+    return root
+
+
+def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress) -> str:
+    """A frame for each replica after a warm-up with the teacher; where it is, with the slice that holds them."""
+    path = root / STARTS.parent / "starts.xyz"
+    replicas = config.replicas or 1
+    if not path.exists():
+        from ase import Atoms
+        from ase.io import write
+
+        warm = RunConfig(
+            config.structure,
+            config.teacher,
+            ensemble="nvt",
+            timestep_fs=min(WARM_STEP_FS, 2 * config.timestep_fs),
+            duration_ps=warm_ps,
+            temperature_K=config.temperature_K,
+            friction_per_ps=WARM_FRICTION,
+            replicas=replicas,
+            seed=config.seed,
+            compile=config.compile,
+            compile_teacher=config.compile_teacher,
+            teacher_workers=config.teacher_workers,
+            unguarded=config.unguarded,
+            hydrogen_mass=config.hydrogen_mass,
+        )
+        Run(warm, root / STARTS, resume=True, progress=_Named(progress, "warm-up")).run()
+        found = read_run(root / STARTS)
+        masses = np.array(found.settings["structure"]["masses"])
+        images = []
+        for x, p in zip(found.positions[-1], found.momenta[-1], strict=True):
+            image = Atoms(found.settings["structure"]["numbers"], x, masses=masses)
+            image.set_momenta(at_rest(p, masses))
+            images.append(image)
+        temporary = path.with_suffix(".tmp")
+        write(temporary, images, format="extxyz")
+        temporary.replace(path)
+    return f"{path}@0:{replicas}"
+
+
+class _Named:
+    """Progress that says which run it is of."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress, self._name = progress, name
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        """Pass it on."""
+        self._progress.update(done, total, f"{self._name}: {note}" if note else self._name)
