@@ -52,9 +52,9 @@ def _(finding: Differences, name: str) -> list[Row]:
 
 def _difference(d: Difference, note: str) -> Row:
     low, high = d.ci95
-    value = f"{d.value:+.1f} ({low:+.1f} to {high:+.1f}) {d.unit}; {d.fast:.1f} and {d.slow:.1f}"
+    value = f"{d.value:+.2f} ({low:+.2f} to {high:+.2f}) {d.unit}"
     limit = f"{SIGN}{d.limit:.3g} {d.unit}" if d.limit is not None else ""
-    advice = f"Two seeds of plain Verlet differ by {d.noise:.1f} {d.unit}. {note}"
+    advice = f"Two such runs of plain Verlet would differ by {d.noise:.2f} {d.unit}. {note}"
     if d.verdict is Verdict.FAIL:
         advice = (
             "The fast run heats or cools by more than chance: take a shorter outer step or a better student. " + advice

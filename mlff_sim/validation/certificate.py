@@ -18,7 +18,7 @@ from mlff_sim.forces import Array
 from mlff_sim.state import temperature_by_group
 from mlff_sim.units import MEV
 from mlff_sim.validation.assess import Assessment, Run, RunAssessment, assess, sound
-from mlff_sim.validation.sampling import student_t
+from mlff_sim.validation.sampling import effective_samples, student_t
 from mlff_sim.validation.verdict import Verdict, worst
 
 ALL_PERCENT, ELEMENT_PERCENT = 3.0, 10.0
@@ -31,8 +31,8 @@ WORDS = {"ended": "it was stopped", "nve": "its energy drifts", "temperature": "
 class Difference:
     """A mean of the fast run less that of the slow one, replica by replica from the same start.
 
-    The interval is Student's t over replicas, which are independent whatever their frames are. PASS when all of it is
-    within the limit, FAIL when all of it is outside, else INCONCLUSIVE.
+    The interval is Student's t over the effective samples of the difference, in which replicas that differ for good count
+    as slow correlation. PASS when all of it is within the limit, FAIL when all of it is outside, else INCONCLUSIVE.
 
     Attributes:
         name: what is compared.
@@ -41,7 +41,8 @@ class Difference:
         slow: mean of the slow run over its replicas.
         value: mean difference.
         ci95: its interval.
-        noise: standard deviation of a replica's mean of the slow run: how far two seeds differ.
+        noise: standard deviation by which two such runs of plain Verlet would differ.
+        samples: effective independent samples of the difference.
         limit: of the difference, up or down; None to report without judging.
     """
 
@@ -52,6 +53,7 @@ class Difference:
     value: float
     ci95: tuple[float, float]
     noise: float
+    samples: float
     limit: float | None
 
     @property
@@ -86,7 +88,7 @@ class Differences:
     @property
     def note(self) -> str:
         """How the intervals were made, and what would make them shorter."""
-        said = f"Student's t over {self.replicas} pairs of trajectories from identical starts."
+        said = f"{self.replicas} pairs of trajectories from identical starts; the intervals hold together."
         return said if self.verdict is not Verdict.INCONCLUSIVE else said + " Run longer, or more replicas."
 
 
@@ -112,23 +114,27 @@ class Control:
 
 
 def difference(name: str, unit: str, fast: Array, slow: Array, limit: float | None, *, together: int = 1) -> Difference:
-    """Compare means of replicas, shape (replicas,), of a fast and a slow run, pair by pair.
+    """Compare the means of series, shape (frames, replicas), of a fast and a slow run from the same starts.
 
     With `together` comparisons made at once the intervals are those that hold for all of them in 95 of 100 cases
     (Bonferroni).
 
     Raises:
-        ValueError: fewer than two replicas, or pairs that are none.
+        ValueError: fewer than two values, or pairs that are none.
     """
     a, b = np.asarray(fast, dtype=np.float64), np.asarray(slow, dtype=np.float64)
-    if a.ndim != 1 or a.shape != b.shape or len(a) < 2:
-        raise ValueError(f"replicas of shapes {a.shape} and {b.shape} are no pairs; give two or more of each.")
+    if a.ndim != 2 or a.shape != b.shape or a.size < 2:
+        raise ValueError(
+            f"series of shapes {a.shape} and {b.shape} are no pairs of (frames, replicas) with two values or more."
+        )
     d = a - b
-    value, stderr = float(d.mean()), float(d.std(ddof=1)) / np.sqrt(len(d))
-    half = student_t(1 - 0.025 / together, len(d) - 1.0) * stderr
-    return Difference(
-        name, unit, float(a.mean()), float(b.mean()), value, (value - half, value + half), float(b.std(ddof=1)), limit
-    )
+    samples = effective_samples(d.T)
+    value, stderr = float(d.mean()), float(d.std(ddof=1) / np.sqrt(samples))
+    half = student_t(1 - 0.025 / together, samples - 1.0) * stderr
+    # sqrt(2): two runs of the slow kind differ by what each of them scatters.
+    noise = float(np.sqrt(2.0) * b.std(axis=0).mean() / np.sqrt(effective_samples((b - b.mean(axis=0)).T)))
+    interval = (value - half, value + half)
+    return Difference(name, unit, float(a.mean()), float(b.mean()), value, interval, noise, samples, limit)
 
 
 def certify(fast: Run, slow: Run, drift_limit: float = 0.1) -> Assessment:
@@ -177,15 +183,16 @@ def _differences(fast: Run, slow: Run, judged: RunAssessment) -> Differences:
     groups |= {chemical_symbols[z]: np.flatnonzero(numbers == z) for z in dict.fromkeys(numbers.tolist())}
     nve = fast.settings["ensemble"] == "nve"
     kelvin, energy = [], []
-    for run in (fast, slow):
-        keep = sound(run) & (run.time_ps >= judged.cut_ps)
-        p = run.momenta[keep]
+    kept = [np.flatnonzero(sound(run) & (run.time_ps >= judged.cut_ps)) for run in (fast, slow)]
+    rows = min(len(k) for k in kept)
+    for run, keep in zip((fast, slow), kept, strict=True):
+        p = run.momenta[keep[:rows]]
         flat = temperature_by_group(
             p.reshape(-1, len(numbers), 3), masses, groups, com_removed=bool(run.settings["com_removed"])
         )
-        kelvin.append({name: t.reshape(p.shape[:2]).mean(axis=0) for name, t in flat.items()})
-        energy.append(run.potential_energy[keep].mean(axis=0) / (MEV * len(numbers)))
-    replicas, target = len(energy[0]), float(fast.settings["temperature_K"])
+        kelvin.append({name: t.reshape(p.shape[:2]) for name, t in flat.items()})
+        energy.append(run.potential_energy[keep[:rows]] / (MEV * len(numbers)))
+    replicas, target = energy[0].shape[1], float(fast.settings["temperature_K"])
     names = [name for name in kelvin[0] if np.isfinite(kelvin[0][name]).all()]
     count = len(names) + 1
     items = []
