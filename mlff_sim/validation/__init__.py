@@ -3,7 +3,8 @@
 | question | function | answer |
 |---|---|---|
 | is the energy conserved? | `nve_drift` | `Drift` |
-| is every element at the bath's temperature? | `kinetic_temperatures` | `Temperatures` |
+| is every element and kind of motion at the bath's temperature? | `equipartition` | `Temperatures` |
+| is a series equilibrated, and what is it worth? | `convergence` | `Convergence` |
 | is the structure the same? | `pair_distributions`, `compare` | `Distribution`, `RdfResult` |
 | is it faster, and from when on? | `measured_speedup` | `Speedup` |
 | all of it, for the runs of a study | `assess` | `Assessment` |
@@ -22,14 +23,17 @@ from mlff_sim.validation.assess import (
 from mlff_sim.validation.breakeven import Speedup, measured_speedup
 from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.energy import Drift, nve_drift
-from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
+from mlff_sim.validation.ensemble import GroupTemperature, KineticDistribution, Temperatures, equipartition
+from mlff_sim.validation.sampling import Convergence, convergence
 from mlff_sim.validation.verdict import Verdict, worst
 
 __all__ = [
     "Assessment",
+    "Convergence",
     "Distribution",
     "Drift",
     "GroupTemperature",
+    "KineticDistribution",
     "RdfResult",
     "Run",
     "RunAssessment",
@@ -40,7 +44,8 @@ __all__ = [
     "assess",
     "assess_folder",
     "compare",
-    "kinetic_temperatures",
+    "convergence",
+    "equipartition",
     "load_reference",
     "measured_speedup",
     "nve_drift",
