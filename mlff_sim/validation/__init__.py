@@ -3,7 +3,8 @@
 | question | function | answer |
 |---|---|---|
 | is the energy conserved? | `nve_drift` | `Drift` |
-| is every element at the bath's temperature? | `kinetic_temperatures` | `Temperatures` |
+| is every element and kind of motion at the bath's temperature? | `equipartition` | `Temperatures` |
+| is a series equilibrated, and what is it worth? | `convergence` | `Convergence` |
 | is the structure the same? | `pair_distributions`, `compare` | `Distribution`, `RdfResult` |
 | is it faster, and from when on? | `measured_speedup` | `Speedup` |
 | is the fast run the same physics as the slow one? | `certify` | `Assessment` with `Differences` and `Control` |
@@ -25,6 +26,8 @@ from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
 from mlff_sim.validation.study import assess_folder
+from mlff_sim.validation.ensemble import GroupTemperature, KineticDistribution, Temperatures, equipartition
+from mlff_sim.validation.sampling import Convergence, convergence
 from mlff_sim.validation.verdict import Verdict, worst
 
 __all__ = [
@@ -32,9 +35,11 @@ __all__ = [
     "Control",
     "Difference",
     "Differences",
+    "Convergence",
     "Distribution",
     "Drift",
     "GroupTemperature",
+    "KineticDistribution",
     "RdfResult",
     "Run",
     "RunAssessment",
@@ -46,7 +51,8 @@ __all__ = [
     "assess_folder",
     "certify",
     "compare",
-    "kinetic_temperatures",
+    "convergence",
+    "equipartition",
     "load_reference",
     "measured_speedup",
     "nve_drift",

@@ -16,7 +16,7 @@ from mlff_sim.units import MEV
 from mlff_sim.validation.breakeven import Speedup, measured_speedup
 from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.energy import BLOCKS, Drift, nve_drift
-from mlff_sim.validation.ensemble import Temperatures, kinetic_temperatures
+from mlff_sim.validation.ensemble import Temperatures, equipartition
 from mlff_sim.validation.montecarlo import MonteCarlo, monte_carlo, observables
 from mlff_sim.validation.verdict import Verdict, worst
 
@@ -361,8 +361,13 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
         masses, numbers = np.asarray(structure["masses"], dtype=np.float64), np.asarray(structure["numbers"])
         target = float(settings["temperature_K"]) if nvt else None
         if _has_momenta(settings):
-            temperatures = kinetic_temperatures(
-                run.momenta[keep], masses, numbers, target, bool(settings["com_removed"])
+            temperatures = equipartition(
+                run.momenta[keep],
+                masses,
+                numbers,
+                target,
+                bool(settings["com_removed"]),
+                positions=run.positions[keep],
             )
         else:
             notes.append(BOUNDED_NOTE)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from mlff_sim.state import maxwell_boltzmann
-from mlff_sim.validation import Temperatures, Verdict, kinetic_temperatures
+from mlff_sim.state import at_rest, maxwell_boltzmann
+from mlff_sim.units import KB
+from mlff_sim.validation import Temperatures, Verdict, equipartition
+from mlff_sim.validation.motion import kinetic_by_motion
 from mlff_sim.validation.sampling import statistical_inefficiency
 
 NUMBERS = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
@@ -24,7 +26,7 @@ def momenta(frames: int, *, com: bool, seed: int = 0) -> np.ndarray:
 def test_maxwell_boltzmann_passes(com: bool) -> None:
     """Every mean within 4 exact standard errors, and the estimated ones right."""
     frames = 1500
-    result = kinetic_temperatures(momenta(frames, com=com), MASSES, NUMBERS, 300.0, com)
+    result = equipartition(momenta(frames, com=com), MASSES, NUMBERS, 300.0, com)
     assert result.verdict is Verdict.PASS
     shares = {name: MASSES[[z == {"C": 6, "O": 8, "H": 1}[name] for z in NUMBERS]] for name in result.by_element}
     for name, group in result.by_element.items():
@@ -39,7 +41,7 @@ def test_maxwell_boltzmann_passes(com: bool) -> None:
 
 def test_forgetting_the_fixed_momentum_is_caught() -> None:
     """Counting 27 degrees of freedom where 24 move reads 11 % low: the test above can fail."""
-    result = kinetic_temperatures(momenta(1500, com=True), MASSES, NUMBERS, 300.0, False)
+    result = equipartition(momenta(1500, com=True), MASSES, NUMBERS, 300.0, False)
     assert result.total.mean_K == pytest.approx(300.0 * 24 / 27, rel=0.02)
     assert result.verdict is Verdict.FAIL
 
@@ -48,7 +50,7 @@ def test_hot_hydrogens_fail_and_are_named() -> None:
     """Hydrogens 10 % hot, the rest right."""
     p = momenta(1500, com=False)
     p[:, :, NUMBERS == 1] *= np.sqrt(1.1)
-    result = kinetic_temperatures(p, MASSES, NUMBERS, 300.0, False)
+    result = equipartition(p, MASSES, NUMBERS, 300.0, False)
     assert {name: g.verdict for name, g in result.by_element.items()} == {
         "C": Verdict.PASS,
         "O": Verdict.PASS,
@@ -60,14 +62,172 @@ def test_hot_hydrogens_fail_and_are_named() -> None:
 def test_a_short_run_is_inconclusive() -> None:
     """Ten frames do not resolve 3 % of a mean over 27 degrees of freedom: 3 sigma is 4 % and more."""
     assert (
-        kinetic_temperatures(momenta(10, com=False)[:, :1], MASSES, NUMBERS, 300.0, False).total.verdict
+        equipartition(momenta(10, com=False)[:, :1], MASSES, NUMBERS, 300.0, False).total.verdict
         is Verdict.INCONCLUSIVE
     )
 
 
+def many(frames: int, seed: int, temperature_K: float = 300.0) -> np.ndarray:
+    """Independent canonical momenta at rest, shape (frames, 4, 9, 3)."""
+    rng = np.random.default_rng(seed)
+    white = rng.standard_normal((frames, 4, 9, 3)) * np.sqrt(KB * temperature_K * MASSES)[:, None]
+    return at_rest(white, MASSES)
+
+
+def shapes(frames: int, seed: int) -> np.ndarray:
+    """A molecule that turns and vibrates, A, shape (frames, 4, 9, 3)."""
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((9, 3)) * 2.0 + 0.2 * rng.standard_normal((frames, 4, 9, 3))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_canonical_ensemble_passes_in_every_part(seed: int) -> None:
+    """Total, elements, motions and the distribution; the translation of a molecule at rest is none."""
+    result = equipartition(many(4000, seed), MASSES, NUMBERS, 300.0, True, positions=shapes(4000, seed))
+    assert set(result.by_motion) == {"rotation", "internal"}
+    assert result.verdict is Verdict.PASS
+    for group in result.by_motion.values():
+        dof = {"rotation": 3, "internal": 21}[group.name]
+        exact = 300.0 * np.sqrt(2 / dof / 16000)
+        assert abs(group.mean_K - 300.0) < 4 * exact
+        assert 0.95 * exact < group.stderr_K < 1.15 * exact
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_thermostat_at_310_K_fails(seed: int) -> None:
+    """3.3 % too hot, three sigma of 16,000 frames of 24 degrees of freedom is 0.7 %; the shape is right."""
+    result = equipartition(many(4000, seed, 310.0), MASSES, NUMBERS, 300.0, True)
+    assert result.total.verdict is Verdict.FAIL
+    assert result.distribution.verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hydrogens_5_percent_hot_fail_where_the_mean_looks_fine(seed: int) -> None:
+    """Heavy atoms pay for it; the total is 300 K and passes."""
+    p = many(4000, seed)
+    light = NUMBERS == 1
+    shares = 3 * (1 - MASSES / MASSES.sum())
+    p[:, :, light] *= np.sqrt(1.05)
+    p[:, :, ~light] *= np.sqrt(1 - 0.05 * shares[light].sum() / shares[~light].sum())
+    result = equipartition(p, MASSES, NUMBERS, 300.0, True)
+    assert result.total.verdict is Verdict.PASS
+    assert result.by_element["H"].verdict is Verdict.FAIL
+    assert result.by_element["H"].mean_K == pytest.approx(315.0, abs=4.0)
+
+
+def test_a_flying_ice_cube_fails() -> None:
+    """Rotation twice as hot, vibration paying for it (Harvey et al., J. Comput. Chem. 19, 726 (1998))."""
+    p, x = many(2000, 0), shapes(2000, 0)
+    centred = x - np.average(x, axis=2, weights=MASSES)[:, :, None]
+    square = np.einsum("i,fria,frib->frab", MASSES, centred, centred)
+    inertia = np.trace(square, axis1=2, axis2=3)[..., None, None] * np.eye(3) - square
+    turn = np.linalg.solve(inertia, np.cross(centred, p).sum(axis=2)[..., None])[..., 0]
+    rigid = MASSES[:, None] * np.cross(turn[:, :, None], centred)
+    hot = np.sqrt(2.0) * rigid + np.sqrt(18 / 21) * (p - rigid)
+    result = equipartition(hot, MASSES, NUMBERS, 300.0, True, positions=x)
+    assert {name: g.verdict for name, g in result.by_motion.items()} == {
+        "rotation": Verdict.FAIL,
+        "internal": Verdict.FAIL,
+    }
+    assert result.by_motion["rotation"].mean_K == pytest.approx(600.0, rel=0.03)
+    assert result.total.verdict is Verdict.PASS
+
+
+def test_a_pinned_temperature_has_the_wrong_distribution() -> None:
+    """Velocities rescaled halfway to 300 K in every frame: the mean is right and the width is not."""
+    p = many(500, 0)
+    t = (p**2 / MASSES[:, None]).sum(axis=(2, 3)) / (24 * KB)
+    result = equipartition(p * np.sqrt(300.0 / t)[..., None, None] ** 0.5, MASSES, NUMBERS, 300.0, True)
+    assert result.total.verdict is Verdict.PASS
+    assert result.distribution.verdict is Verdict.FAIL
+    assert result.distribution.width_K == pytest.approx(150.0, rel=0.1)
+
+
+def test_replicas_at_different_temperatures_have_the_wrong_distribution() -> None:
+    """Two at 240 K and two at 360 K."""
+    p = np.concatenate([many(1000, 0, 240.0)[:, :2], many(1000, 1, 360.0)[:, :2]], axis=1)
+    # Frames in random order: kept in order, the replicas' difference is one endless correlation, and inconclusive.
+    p = np.random.default_rng(0).permutation(p.reshape(4000, 1, 9, 3)).reshape(1000, 4, 9, 3)
+    assert equipartition(many(1000, 2), MASSES, NUMBERS, 300.0, True).distribution.verdict is Verdict.PASS
+    assert equipartition(p, MASSES, NUMBERS, 300.0, True).distribution.p_value < 1e-3
+
+
+def test_false_alarms_are_rare() -> None:
+    """At most 0.3 % for each of total, three elements and two motions and 0.1 % for the distribution: 1.8 % in all.
+
+    Of 300 clean runs of 100 frames, whose three sigma of 4.3 % is above the limits and so decides, at most 13 fail
+    (99.9 % of the binomial).
+    """
+    fails = 0
+    for seed in range(300):
+        result = equipartition(many(100, seed), MASSES, NUMBERS, 300.0, True, positions=shapes(100, seed))
+        fails += result.verdict is Verdict.FAIL
+    assert fails <= 13
+
+
+def test_motions_are_those_of_physical_validation() -> None:
+    """Two molecules and an atom of random shape: to rounding, frame by frame."""
+    from physical_validation.util.kinetic_energy import calc_molec_kinetic_energy
+
+    rng = np.random.default_rng(0)
+    x, p = rng.standard_normal((2, 5, 9, 3))
+    molecules = [np.arange(4), np.arange(4, 8), np.array([8])]
+    mine = kinetic_by_motion(x, p, MASSES, molecules, com_removed=False)
+    for f in range(5):
+        theirs = calc_molec_kinetic_energy(x[f], p[f] / MASSES[:, None], MASSES, np.array([0, 4, 8]), 9, 3)
+        for name, key in (("translation", "translational"), ("rotation", "rotational"), ("internal", "internal")):
+            assert mine[name][0][f] == pytest.approx(theirs[key].sum(), rel=1e-9)
+    assert {name: dof for name, (_, dof) in mine.items()} == {"translation": 9, "rotation": 6, "internal": 12}
+
+
+@pytest.mark.parametrize(
+    ("line", "dof"),
+    [([0.0, 1.2], {"rotation": 2, "internal": 1}), ([0.0, 1.2, 2.4], {"rotation": 2, "internal": 4}), ([0.0], {})],
+)
+def test_linear_molecules_turn_about_two_axes(line: list[float], dof: dict[str, float]) -> None:
+    """A diatomic has one vibration, a linear triatomic four, an atom at rest nothing."""
+    n = len(line)
+    x = np.zeros((1, n, 3))
+    x[0, :, 0] = line
+    p = at_rest(np.random.default_rng(0).standard_normal((1, n, 3)), MASSES[:n])
+    parts = kinetic_by_motion(x, p, MASSES[:n], [np.arange(n)], com_removed=True)
+    assert {name: d for name, (_, d) in parts.items()} == dof
+    if n > 1:
+        along = 0.5 * (p[0, :, 0] ** 2 / MASSES[:n]).sum()
+        assert parts["internal"][0][0] >= along * (1 - 1e-12), "motion along the axis is internal"
+
+
+def test_fewer_than_50_samples_are_not_judged() -> None:
+    """Not even what is far too hot."""
+    result = equipartition(many(12, 0, 600.0), MASSES, NUMBERS, 300.0, True)
+    assert result.total.samples < 50
+    assert result.verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("p", "message"),
+    [
+        (np.full((5, 1, 9, 3), np.nan), "finite"),
+        (np.zeros((0, 1, 9, 3)), "do not fit"),
+        (np.zeros((5, 1, 8, 3)), "do not fit"),
+        (np.zeros((5, 9, 3)), "do not fit"),
+    ],
+)
+def test_what_has_no_temperature_is_refused(p: np.ndarray, message: str) -> None:
+    """NaN, no frames, other atoms, a missing axis."""
+    with pytest.raises(ValueError, match=message):
+        equipartition(p, MASSES, NUMBERS, 300.0, True)
+
+
+def test_one_frame_is_inconclusive() -> None:
+    """It has a temperature and no error bar."""
+    result = equipartition(many(1, 0)[:, :1], MASSES, NUMBERS, 300.0, True, positions=shapes(1, 0)[:, :1])
+    assert result.verdict is Verdict.INCONCLUSIVE
+
+
 def test_nve_is_reported_and_not_judged() -> None:
     """Without a bath there is nothing to be held to."""
-    result = kinetic_temperatures(momenta(200, com=True), MASSES, NUMBERS, None, True)
+    result = equipartition(momenta(200, com=True), MASSES, NUMBERS, None, True)
     assert isinstance(result, Temperatures)
     assert result.verdict is None
     assert result.total.mean_K == pytest.approx(300.0, rel=0.03)
