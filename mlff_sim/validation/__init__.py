@@ -4,7 +4,7 @@
 |---|---|---|
 | is the energy conserved? | `nve_drift` | `Drift` |
 | is every element at the bath's temperature? | `kinetic_temperatures` | `Temperatures` |
-| is the structure the same? | `pair_distributions`, `compare` | `Distribution`, `RdfResult` |
+| is the structure the same? | `rdf` (in a cell), `pair_distributions` (of a molecule), `compare` | `Distribution`, `RdfResult` |
 | is it faster, and from when on? | `measured_speedup` | `Speedup` |
 | all of it, for the runs of a study | `assess` | `Assessment` |
 """
@@ -23,6 +23,7 @@ from mlff_sim.validation.breakeven import Speedup, measured_speedup
 from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
+from mlff_sim.validation.radial import coordination, rdf
 from mlff_sim.validation.verdict import Verdict, worst
 
 __all__ = [
@@ -40,11 +41,13 @@ __all__ = [
     "assess",
     "assess_folder",
     "compare",
+    "coordination",
     "kinetic_temperatures",
     "load_reference",
     "measured_speedup",
     "nve_drift",
     "pair_distributions",
+    "rdf",
     "reference_of",
     "worst",
 ]
