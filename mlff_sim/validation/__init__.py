@@ -5,6 +5,7 @@
 | is the energy conserved? | `nve_drift` | `Drift` |
 | is every element at the bath's temperature? | `kinetic_temperatures` | `Temperatures` |
 | is the structure the same? | `rdf` (in a cell), `pair_distributions` (of a molecule), `compare` | `Distribution`, `RdfResult` |
+| are bonds, angles and dihedrals the same? | `structure_errors` | `StructureErrors`, `StructureFigure` |
 | is it faster, and from when on? | `measured_speedup` | `Speedup` |
 | all of it, for the runs of a study | `assess` | `Assessment` |
 """
@@ -24,6 +25,7 @@ from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
 from mlff_sim.validation.radial import coordination, rdf
+from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
 from mlff_sim.validation.verdict import Verdict, worst
 
 __all__ = [
@@ -36,6 +38,8 @@ __all__ = [
     "RunAssessment",
     "Speed",
     "Speedup",
+    "StructureErrors",
+    "StructureFigure",
     "Temperatures",
     "Verdict",
     "assess",
@@ -49,5 +53,6 @@ __all__ = [
     "pair_distributions",
     "rdf",
     "reference_of",
+    "structure_errors",
     "worst",
 ]

@@ -109,7 +109,7 @@ class Distribution:
 
     def save(self, file: Path) -> None:
         """Write one compressed .npz without pickles."""
-        arrays = {f"block:{pair}": b.astype(np.float32) for pair, b in self.blocks.items()}
+        arrays: dict[str, Any] = {f"block:{pair}": b.astype(np.float32) for pair, b in self.blocks.items()}
         arrays |= {f"counts:{pair}": c for pair, c in self.counts.items()}
         facts = {"format": FORMAT, "block_ps": self.block_ps, "samples": self.samples, "recipe": dict(self.recipe)}
         facts["baseline"] = self.baseline

@@ -47,7 +47,8 @@ class PairDistances:
             count = int(sizes[a] * sizes[b] if a < b else sizes[a] * (sizes[a] - 1) // 2 if a == b else 0)
             if count:
                 self.pairs[f"{self.symbols[a]}-{self.symbols[b]}"] = count
-        self.reach_A, self.volumes, self.cells = float("inf"), np.empty(0), None
+        self.reach_A, self.volumes = float("inf"), np.empty(0)
+        self.cells: Array | None = None
         if cells is not None:
             self._reduce(cells)
 
@@ -144,4 +145,5 @@ def _squares(d: Array) -> Array:
     d *= d
     d[0] += d[1]
     d[0] += d[2]
-    return d[0]
+    out: Array = d[0]
+    return out

@@ -86,7 +86,7 @@ def rdf(
     slowest = _slowest(distances, flat, bins * bin_A, frames, replicas)
     blocks = blocks_of(frames, replicas, slowest, None if block_ps is None else block_ps / step_ps)
     counts = histograms(distances, flat, blocks, bins, bin_A)
-    edges = np.arange(bins + 1) * bin_A
+    edges = np.arange(bins + 1, dtype=np.float64) * bin_A
     density = 1.0 / distances.volumes
     # Frames count by their density, so that the weighted mean over blocks is g of all frames.
     sums = np.array([density[rows].sum() if len(density) > 1 else density[0] * len(rows) for rows in blocks])
@@ -160,7 +160,7 @@ def _slowest(distances: PairDistances, flat: Array, reach: float, frames: int, r
         index = np.minimum(d * (1.0 / width), bins).astype(np.int64) + (bins + 1) * np.arange(len(piece))
         found = np.bincount(index.ravel(), minlength=(bins + 1) * len(piece)).reshape(len(piece), bins + 1)
         rows[pair][piece] += found[:, :bins]
-    shells = _shells(np.arange(bins + 1) * width)
+    shells = _shells(np.arange(bins + 1, dtype=np.float64) * width)
     slowest = 1.0
     for pair, count in distances.pairs.items():
         mean = rows[pair].mean(axis=0, dtype=np.float64)
