@@ -6,6 +6,7 @@
 | is every element at the bath's temperature? | `kinetic_temperatures` | `Temperatures` |
 | is the structure the same? | `rdf` (in a cell), `pair_distributions` (of a molecule), `compare` | `Distribution`, `RdfResult` |
 | are bonds, angles and dihedrals the same? | `structure_errors` | `StructureErrors`, `StructureFigure` |
+| how long does it last, and what breaks first? | `stability`, `survival_time` | `Stability`, `Break` |
 | is it faster, and from when on? | `measured_speedup` | `Speedup` |
 | all of it, for the runs of a study | `assess` | `Assessment` |
 """
@@ -25,11 +26,13 @@ from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
 from mlff_sim.validation.radial import coordination, rdf
+from mlff_sim.validation.stability import Break, Stability, stability, survival_time
 from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
 from mlff_sim.validation.verdict import Verdict, worst
 
 __all__ = [
     "Assessment",
+    "Break",
     "Distribution",
     "Drift",
     "GroupTemperature",
@@ -38,6 +41,7 @@ __all__ = [
     "RunAssessment",
     "Speed",
     "Speedup",
+    "Stability",
     "StructureErrors",
     "StructureFigure",
     "Temperatures",
@@ -53,6 +57,8 @@ __all__ = [
     "pair_distributions",
     "rdf",
     "reference_of",
+    "stability",
     "structure_errors",
+    "survival_time",
     "worst",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlff_sim.forces import Array
-from mlff_sim.validation.distances import blocks_of
+from mlff_sim.validation.distances import MIN_REFERENCE_SAMPLES, blocks_of
 from mlff_sim.validation.internal import Coordinate
 from mlff_sim.validation.sampling import statistical_inefficiency
 
@@ -53,19 +53,27 @@ class Sampling:
         """Frames per independent sample of the slowest of some series."""
         return max(statistical_inefficiency(s.reshape(shape).T, fast=True) for s in series)
 
-    def scale(self, slow: float, samples: tuple[float, float]) -> float:
+    def pseudo(self, scale: float, means: Array) -> Array:
+        """What pseudo-runs would be off by, shape (draws, ...), from means of blocks, shape (blocks, ...)."""
+        if not np.isfinite(scale):
+            return np.full((len(self.signs), *means.shape[1:]), np.inf)
+        out: Array = scale * (self.signs @ means)
+        return out
+
+    def scale(self, slow: float, samples: tuple[float, float], leverage: float) -> float:
         """What signed sums of `means` are multiplied by to scatter like the difference of run and reference.
 
         Args:
             slow: frames of the reference per independent sample.
             samples: effective ones of run and reference.
+            leverage: what coefficients of controls, which are estimates, add to the variance of the reference.
         """
         if self.count < 2:
             return float("inf")
         memory = 0.5 * slow / self.block_frames  # correlation time in blocks
         mended = 1.0 / (1.0 - memory * -np.expm1(-1.0 / memory))
         ratio = max(self.ratio, samples[1] / samples[0])
-        return float(np.sqrt((1.0 + ratio) * mended / (self.count * (self.count - 1.0))))
+        return float(np.sqrt((1.0 + ratio + leverage) * mended / (self.count * (self.count - 1.0))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,32 +87,120 @@ class Row:
     spread: tuple[float, float]
 
 
-def compared(coordinate: Coordinate, p: Array, q: Array, sample: Sampling) -> Row:
-    """Compare one coordinate: values of the run and of the reference, shape (equivalents, sets)."""
-    measured = _circular if coordinate.kind == "dihedral" else _linear
-    series, errors, influences, spread = measured(p, q)
-    slow = [sample.inefficiency(s, shape) for s, shape in zip(series, (sample.run, sample.reference), strict=True)]
-    samples = (p.shape[1] / slow[0], q.shape[1] / slow[1])
-    scale = sample.scale(slow[1], samples)
-    with np.errstate(invalid="ignore"):
-        pseudo = {k: np.nan_to_num(scale * (sample.signs @ sample.means(v)), nan=np.inf) for k, v in influences.items()}
-    return _with_wasserstein(coordinate, p, q, sample, scale, errors, pseudo, min(samples), spread)
+class Controls:
+    """Torsions that hop too rarely, and what they shift other coordinates by: regression on cos and sin of m phi, m <= 3.
+
+    Control variates (Lavenberg & Welch, Manage. Sci. 27, 322 (1981), doi:10.1287/mnsc.27.3.322): a quantity v whose
+    covariances with features f are known from the reference is compared as v - b . f, free of how often the run happened
+    to visit each well. What the wells themselves look like stays in.
+
+    Args:
+        run: features, shape (features, sets).
+        reference: the same of the reference.
+    """
+
+    def __init__(self, run: Array, reference: Array) -> None:
+        """Centre the features on the reference and invert their covariance."""
+        centre = reference.mean(axis=1, keepdims=True)
+        self.run, self.reference = run - centre, reference - centre
+        self.inverse = np.linalg.pinv(self.reference @ self.reference.T / reference.shape[1], 1e-6, hermitian=True)
+        self.shift: Array = self.run.mean(axis=1)
+        self.leverage = float(self.shift @ self.inverse @ self.shift)
+
+    def coefficients(self, covariance: Array) -> Array:
+        """b, shape (features, ...), of covariances with the features, shape (features, ...)."""
+        out: Array = self.inverse @ covariance
+        return out
+
+    def freed(self, run: Array, reference: Array) -> tuple[Array, Array]:
+        """Series of one quantity, v - b . f."""
+        b = self.coefficients(self.reference @ (reference - reference.mean()) / len(reference))
+        return run - b @ self.run, reference - b @ self.reference
 
 
-def _linear(p: Array, q: Array) -> tuple[Any, dict[str, float], dict[str, Array], tuple[float, float]]:
+def controls_of(
+    torsions: Sequence[Coordinate], x: Array, y: Array, sample: Sampling
+) -> dict[tuple[int, int], tuple[Array, Array]]:
+    """Of torsions with fewer than 50 effective samples in run or reference: the bond they turn about, and their features.
+
+    Args:
+        torsions: dihedrals; one about each bond is looked at.
+        x: A, shape (3, n, sets), of the run.
+        y: the same of the reference.
+        sample: how they were sampled.
+    """
+    found: dict[tuple[int, int], tuple[Array, Array]] = {}
+    seen = set()
+    for torsion in torsions:
+        axis = (torsion.atoms[0][1], torsion.atoms[0][2])
+        if axis in seen:
+            continue
+        seen.add(axis)
+        features, fewest = [], float("inf")
+        for positions, shape in ((x, sample.run), (y, sample.reference)):
+            phi = np.radians(Coordinate("dihedral", torsion.atoms[:1], "").values(positions)[0])
+            wave = np.stack([f(m * phi) for m in (1, 2, 3) for f in (np.cos, np.sin)])
+            fewest = min(fewest, len(phi) / sample.inefficiency(list(wave[:2]), shape))
+            features.append(wave)
+        if fewest < MIN_REFERENCE_SAMPLES:
+            found[axis] = (features[0], features[1])
+    return found
+
+
+def compared(
+    coordinate: Coordinate, p: Array, q: Array, sample: Sampling, slow: Mapping[tuple[int, int], tuple[Array, Array]]
+) -> Row:
+    """Compare one coordinate.
+
+    Args:
+        coordinate: which.
+        p: its values in the run, shape (equivalents, sets).
+        q: its values in the reference.
+        sample: how they were sampled.
+        slow: of `controls_of`; a dihedral is compared as it is, others without those torsions that turn one of their atoms.
+    """
+    atoms = set(coordinate.atoms[0])
+    near = [f for axis, f in slow.items() if coordinate.kind != "dihedral" and atoms & set(axis)]
+    none = (np.empty((0, p.shape[1])), np.empty((0, q.shape[1])))
+    controls = Controls(*(np.concatenate([f[k] for f in (none, *near)]) for k in (0, 1)))
+    if coordinate.kind == "dihedral":
+        series, errors, influences, spread = _circular(p, q)
+    else:
+        series, errors, influences, spread = _linear(p[0], q[0], controls)
+    each = [sample.inefficiency(s, shape) for s, shape in zip(series, (sample.run, sample.reference), strict=True)]
+    samples = (p.shape[1] / each[0], q.shape[1] / each[1])
+    scale = sample.scale(each[1], samples, controls.leverage)
+    pseudo = {k: sample.pseudo(scale, sample.means(v)) for k, v in influences.items()}
+    errors["wasserstein"], pseudo["wasserstein"] = _wasserstein(coordinate, p, q, sample, scale, controls)
+    return Row(coordinate.name, errors, pseudo, min(samples), spread)
+
+
+def _linear(
+    a: Array, b: Array, controls: Controls
+) -> tuple[Any, dict[str, float], dict[str, Array], tuple[float, float]]:
     """Series to take effective samples of, errors, influence of each frame of the reference on them, distances from the mean."""
-    a, b = p[0], q[0]
-    mean, width = b.mean(), b.std()
-    errors = {"mean": float(a.mean() - mean), "width": float(a.std() - width)}
-    off = b - mean
-    influences = {"mean": off, "width": (off * off - width**2) / (2 * width) if width > 1e-9 * abs(mean) else 0 * off}
-    return ((a,), (b,)), errors, influences, (float(np.sqrt(((a - mean) ** 2).mean())), float(width))
+    mean, width = float(b.mean()), float(b.std())
+    run, reference = controls.freed(a, b)
+    squares, own = controls.freed((a - mean) ** 2, (b - mean) ** 2)
+    shift = float(run.mean()) - mean
+    fixed = width <= 1e-9 * abs(mean)
+    errors = {"mean": shift, "width": float(np.sqrt(max(squares.mean() - shift**2, 0.0))) - width}
+    influences = {"mean": reference - mean, "width": 0 * own if fixed else (own - width**2) / (2 * width)}
+    spread = (float(np.sqrt(((a - mean) ** 2).mean())), width)
+    return ((run,), (reference,)), errors, influences, spread
+
+
+def _harmonics(values: Array) -> list[Array]:
+    """Series to take effective samples of: of exchanging hydrogens the third harmonic, since their first cancels."""
+    orders = (1,) if len(values) == 1 else (1, 3)
+    waves = [np.exp(1j * m * np.radians(values)).mean(axis=0) for m in orders]
+    return [part for wave in waves for part in (wave.real, wave.imag)]
 
 
 def _circular(p: Array, q: Array) -> tuple[Any, dict[str, float], dict[str, Array], tuple[float, float]]:
     """The same of angles in degrees that close at 360."""
     z, w = np.exp(1j * np.radians(p)).mean(axis=0), np.exp(1j * np.radians(q)).mean(axis=0)
-    series = ((z.real, z.imag), (w.real, w.imag))
+    series = (_harmonics(p), _harmonics(q))
     long, length = abs(z.mean()), abs(w.mean())
     if length <= ONE_WELL:
         return series, {}, {}, (float("nan"), float("nan"))
@@ -123,18 +219,13 @@ def _circular(p: Array, q: Array) -> tuple[Any, dict[str, float], dict[str, Arra
     return series, errors, influences, (around[0], around[1])
 
 
-def _with_wasserstein(
-    coordinate: Coordinate,
-    p: Array,
-    q: Array,
-    sample: Sampling,
-    scale: float,
-    errors: dict[str, float],
-    pseudo: dict[str, Array],
-    samples: float,
-    spread: tuple[float, float],
-) -> Row:
-    """Add the Wasserstein distance, from histograms: between edges the difference of two distributions is nearly straight."""
+def _wasserstein(
+    coordinate: Coordinate, p: Array, q: Array, sample: Sampling, scale: float, controls: Controls
+) -> tuple[float, Array]:
+    """Distance of run and reference, and of pseudo-runs, (draws,).
+
+    From histograms: between their edges the difference of two cumulated distributions is nearly straight.
+    """
     closed = coordinate.kind == "dihedral"
     low, high = (-180.0, 180.0) if closed else (min(p.min(), q.min()), max(p.max(), q.max()))
     width = max(high - low, 1e-9) / BINS
@@ -143,7 +234,12 @@ def _with_wasserstein(
     blocks = np.bincount(cell, minlength=BINS * sample.count).reshape(sample.count, BINS)
     shares = np.cumsum(blocks / (sample.sizes[:, None] * len(q)), axis=1)
     own = sample.sizes @ shares / sample.sizes.sum()
-    difference = np.cumsum(np.bincount(theirs.ravel(), minlength=BINS) / theirs.size) - own
+    off, scatter = np.cumsum(np.bincount(theirs.ravel(), minlength=BINS) / theirs.size) - own, shares - own
+    if len(controls.shift):
+        with_features = [np.bincount(index[0], f, BINS) / q.shape[1] for f in controls.reference]
+        b = controls.coefficients(np.cumsum(with_features, axis=1))
+        off = off - controls.shift @ b
+        scatter = scatter - np.stack([sample.means(f) for f in controls.reference], axis=1) @ b
 
     def distance(off: Array) -> Array:
         if closed:
@@ -151,9 +247,4 @@ def _with_wasserstein(
         out: Array = width * np.abs(off).sum(axis=-1)
         return out
 
-    errors["wasserstein"] = float(distance(difference))
-    if np.isfinite(scale):
-        pseudo["wasserstein"] = distance(scale * (sample.signs @ (shares - own)))
-    else:
-        pseudo["wasserstein"] = np.full(len(sample.signs), np.inf)
-    return Row(coordinate.name, errors, pseudo, samples, spread)
+    return float(distance(off)), distance(sample.pseudo(scale, scatter))
