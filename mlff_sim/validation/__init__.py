@@ -6,6 +6,10 @@
 | is every element and kind of motion at the bath's temperature? | `equipartition` | `Temperatures` |
 | is a series equilibrated, and what is it worth? | `convergence` | `Convergence` |
 | is the structure the same? | `pair_distributions`, `compare` | `Distribution`, `RdfResult` |
+| is every element at the bath's temperature? | `kinetic_temperatures` | `Temperatures` |
+| is the structure the same? | `rdf` (in a cell), `pair_distributions` (of a molecule), `compare` | `Distribution`, `RdfResult` |
+| are bonds, angles and dihedrals the same? | `structure_errors` | `StructureErrors`, `StructureFigure` |
+| how long does it last, and what breaks first? | `stability`, `survival_time` | `Stability`, `Break` |
 | is it faster, and from when on? | `measured_speedup` | `Speedup` |
 | is the fast run the same physics as the slow one? | `certify` | `Assessment` with `Differences` and `Control` |
 | all of it, for the runs of a study | `assess` | `Assessment` |
@@ -28,6 +32,9 @@ from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic
 from mlff_sim.validation.study import assess_folder
 from mlff_sim.validation.ensemble import GroupTemperature, KineticDistribution, Temperatures, equipartition
 from mlff_sim.validation.sampling import Convergence, convergence
+from mlff_sim.validation.radial import coordination, rdf
+from mlff_sim.validation.stability import Break, Stability, stability, survival_time
+from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
 from mlff_sim.validation.verdict import Verdict, worst
 
 __all__ = [
@@ -36,6 +43,7 @@ __all__ = [
     "Difference",
     "Differences",
     "Convergence",
+    "Break",
     "Distribution",
     "Drift",
     "GroupTemperature",
@@ -45,6 +53,9 @@ __all__ = [
     "RunAssessment",
     "Speed",
     "Speedup",
+    "Stability",
+    "StructureErrors",
+    "StructureFigure",
     "Temperatures",
     "Verdict",
     "assess",
@@ -53,10 +64,16 @@ __all__ = [
     "compare",
     "convergence",
     "equipartition",
+    "coordination",
+    "kinetic_temperatures",
     "load_reference",
     "measured_speedup",
     "nve_drift",
     "pair_distributions",
+    "rdf",
     "reference_of",
+    "stability",
+    "structure_errors",
+    "survival_time",
     "worst",
 ]

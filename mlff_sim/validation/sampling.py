@@ -111,7 +111,7 @@ def statistical_inefficiency(series: Array, *, fast: bool = False) -> float:
 
     Args:
         series: any unit, shape (replicas, frames).
-        fast: sum the correlation function over ever longer strides; for many long series.
+        fast: look at lags 1, 2, 4, 7, 11, ... instead of all, for thousands of series.
 
     Returns:
         At least 1; the number of frames where the series never changes, which is worth one sample.

@@ -1,0 +1,250 @@
+"""What one bond, angle or dihedral is off by, and what it would be in other samples of the reference's physics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlff_sim.forces import Array
+from mlff_sim.validation.distances import MIN_REFERENCE_SAMPLES, blocks_of
+from mlff_sim.validation.internal import Coordinate
+from mlff_sim.validation.sampling import statistical_inefficiency
+
+ONE_WELL = 0.75
+"""Mean resultant length above which a dihedral has a mean: an angular deviation of 41 degrees, more than one well has."""
+BINS = 120
+"""Of the distribution of a coordinate."""
+
+
+class Sampling:
+    """How run and reference were sampled: blocks of the reference, lengths, and the signs of the pseudo-runs."""
+
+    def __init__(
+        self,
+        run: tuple[int, ...],
+        reference: tuple[int, ...],
+        step: float,
+        reference_step: float,
+        draws: int,
+        seed: int,
+    ) -> None:
+        """Cut the reference into blocks and draw the signs."""
+        self.run, self.reference = (run[0], run[1]), (reference[0], reference[1])
+        blocks = blocks_of(reference[0], reference[1], 1.0)
+        self.count = len(blocks)
+        self.block: NDArray[np.int64] = np.empty(reference[0] * reference[1], dtype=np.int64)
+        for b, rows in enumerate(blocks):
+            self.block[rows] = b
+        self.sizes = np.array([len(rows) for rows in blocks], dtype=np.float64)
+        self.block_frames = reference[0] / max(1, self.count // min(reference[1], self.count))
+        self.ratio = reference[0] * reference[1] * reference_step / (run[0] * run[1] * step)
+        self.signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, self.count))
+
+    def means(self, series: Array) -> Array:
+        """Means of the blocks of a series of the reference, shape (blocks,), less the mean of all."""
+        out: Array = np.bincount(self.block, series, self.count) / self.sizes - series.mean()
+        return out
+
+    def inefficiency(self, series: Sequence[Array], shape: tuple[int, int]) -> float:
+        """Frames per independent sample of the slowest of some series."""
+        return max(statistical_inefficiency(s.reshape(shape).T, fast=True) for s in series)
+
+    def pseudo(self, scale: float, means: Array) -> Array:
+        """What pseudo-runs would be off by, shape (draws, ...), from means of blocks, shape (blocks, ...)."""
+        if not np.isfinite(scale):
+            return np.full((len(self.signs), *means.shape[1:]), np.inf)
+        out: Array = scale * (self.signs @ means)
+        return out
+
+    def scale(self, slow: float, samples: tuple[float, float], leverage: float) -> float:
+        """What signed sums of `means` are multiplied by to scatter like the difference of run and reference.
+
+        Args:
+            slow: frames of the reference per independent sample.
+            samples: effective ones of run and reference.
+            leverage: what coefficients of controls, which are estimates, add to the variance of the reference.
+        """
+        if self.count < 2:
+            return float("inf")
+        memory = 0.5 * slow / self.block_frames  # correlation time in blocks
+        mended = 1.0 / (1.0 - memory * -np.expm1(-1.0 / memory))
+        ratio = max(self.ratio, samples[1] / samples[0])
+        return float(np.sqrt((1.0 + ratio + leverage) * mended / (self.count * (self.count - 1.0))))
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One coordinate: by statistic its error and those of pseudo-runs, (draws,); effective samples; distances from the mean."""
+
+    name: str
+    errors: dict[str, float]
+    pseudo: dict[str, Array]
+    samples: float
+    spread: tuple[float, float]
+
+
+class Controls:
+    """Torsions that hop too rarely, and what they shift other coordinates by: regression on cos and sin of m phi, m <= 3.
+
+    Control variates (Lavenberg & Welch, Manage. Sci. 27, 322 (1981), doi:10.1287/mnsc.27.3.322): a quantity v whose
+    covariances with features f are known from the reference is compared as v - b . f, free of how often the run happened
+    to visit each well. What the wells themselves look like stays in.
+
+    Args:
+        run: features, shape (features, sets).
+        reference: the same of the reference.
+    """
+
+    def __init__(self, run: Array, reference: Array) -> None:
+        """Centre the features on the reference and invert their covariance."""
+        centre = reference.mean(axis=1, keepdims=True)
+        self.run, self.reference = run - centre, reference - centre
+        self.inverse = np.linalg.pinv(self.reference @ self.reference.T / reference.shape[1], 1e-6, hermitian=True)
+        self.shift: Array = self.run.mean(axis=1)
+        self.leverage = float(self.shift @ self.inverse @ self.shift)
+
+    def coefficients(self, covariance: Array) -> Array:
+        """b, shape (features, ...), of covariances with the features, shape (features, ...)."""
+        out: Array = self.inverse @ covariance
+        return out
+
+    def freed(self, run: Array, reference: Array) -> tuple[Array, Array]:
+        """Series of one quantity, v - b . f."""
+        b = self.coefficients(self.reference @ (reference - reference.mean()) / len(reference))
+        return run - b @ self.run, reference - b @ self.reference
+
+
+def controls_of(
+    torsions: Sequence[Coordinate], x: Array, y: Array, sample: Sampling
+) -> dict[tuple[int, int], tuple[Array, Array]]:
+    """Of torsions with fewer than 50 effective samples in run or reference: the bond they turn about, and their features.
+
+    Args:
+        torsions: dihedrals; one about each bond is looked at.
+        x: A, shape (3, n, sets), of the run.
+        y: the same of the reference.
+        sample: how they were sampled.
+    """
+    found: dict[tuple[int, int], tuple[Array, Array]] = {}
+    seen = set()
+    for torsion in torsions:
+        axis = (torsion.atoms[0][1], torsion.atoms[0][2])
+        if axis in seen:
+            continue
+        seen.add(axis)
+        features, fewest = [], float("inf")
+        for positions, shape in ((x, sample.run), (y, sample.reference)):
+            phi = np.radians(Coordinate("dihedral", torsion.atoms[:1], "").values(positions)[0])
+            wave = np.stack([f(m * phi) for m in (1, 2, 3) for f in (np.cos, np.sin)])
+            fewest = min(fewest, len(phi) / sample.inefficiency(list(wave[:2]), shape))
+            features.append(wave)
+        if fewest < MIN_REFERENCE_SAMPLES:
+            found[axis] = (features[0], features[1])
+    return found
+
+
+def compared(
+    coordinate: Coordinate, p: Array, q: Array, sample: Sampling, slow: Mapping[tuple[int, int], tuple[Array, Array]]
+) -> Row:
+    """Compare one coordinate.
+
+    Args:
+        coordinate: which.
+        p: its values in the run, shape (equivalents, sets).
+        q: its values in the reference.
+        sample: how they were sampled.
+        slow: of `controls_of`; a dihedral is compared as it is, others without those torsions that turn one of their atoms.
+    """
+    atoms = set(coordinate.atoms[0])
+    near = [f for axis, f in slow.items() if coordinate.kind != "dihedral" and atoms & set(axis)]
+    none = (np.empty((0, p.shape[1])), np.empty((0, q.shape[1])))
+    controls = Controls(*(np.concatenate([f[k] for f in (none, *near)]) for k in (0, 1)))
+    if coordinate.kind == "dihedral":
+        series, errors, influences, spread = _circular(p, q)
+    else:
+        series, errors, influences, spread = _linear(p[0], q[0], controls)
+    each = [sample.inefficiency(s, shape) for s, shape in zip(series, (sample.run, sample.reference), strict=True)]
+    samples = (p.shape[1] / each[0], q.shape[1] / each[1])
+    scale = sample.scale(each[1], samples, controls.leverage)
+    pseudo = {k: sample.pseudo(scale, sample.means(v)) for k, v in influences.items()}
+    errors["wasserstein"], pseudo["wasserstein"] = _wasserstein(coordinate, p, q, sample, scale, controls)
+    return Row(coordinate.name, errors, pseudo, min(samples), spread)
+
+
+def _linear(
+    a: Array, b: Array, controls: Controls
+) -> tuple[Any, dict[str, float], dict[str, Array], tuple[float, float]]:
+    """Series to take effective samples of, errors, influence of each frame of the reference on them, distances from the mean."""
+    mean, width = float(b.mean()), float(b.std())
+    run, reference = controls.freed(a, b)
+    squares, own = controls.freed((a - mean) ** 2, (b - mean) ** 2)
+    shift = float(run.mean()) - mean
+    fixed = width <= 1e-9 * abs(mean)
+    errors = {"mean": shift, "width": float(np.sqrt(max(squares.mean() - shift**2, 0.0))) - width}
+    influences = {"mean": reference - mean, "width": 0 * own if fixed else (own - width**2) / (2 * width)}
+    spread = (float(np.sqrt(((a - mean) ** 2).mean())), width)
+    return ((run,), (reference,)), errors, influences, spread
+
+
+def _harmonics(values: Array) -> list[Array]:
+    """Series to take effective samples of: of exchanging hydrogens the third harmonic, since their first cancels."""
+    orders = (1,) if len(values) == 1 else (1, 3)
+    waves = [np.exp(1j * m * np.radians(values)).mean(axis=0) for m in orders]
+    return [part for wave in waves for part in (wave.real, wave.imag)]
+
+
+def _circular(p: Array, q: Array) -> tuple[Any, dict[str, float], dict[str, Array], tuple[float, float]]:
+    """The same of angles in degrees that close at 360."""
+    z, w = np.exp(1j * np.radians(p)).mean(axis=0), np.exp(1j * np.radians(q)).mean(axis=0)
+    series = (_harmonics(p), _harmonics(q))
+    long, length = abs(z.mean()), abs(w.mean())
+    if length <= ONE_WELL:
+        return series, {}, {}, (float("nan"), float("nan"))
+    turned = w / (w.mean() / length)
+    deviation = np.sqrt(2 * max(1 - length, 0.0))
+    errors = {
+        "mean": float(np.degrees(np.angle(z.mean() / w.mean()))),
+        "width": float(np.degrees(np.sqrt(2 * max(1 - long, 0.0)) - deviation)),
+    }
+    influences = {
+        "mean": np.degrees(turned.imag / length),
+        "width": np.degrees((length - turned.real) / deviation) if deviation > 1e-7 else 0 * turned.real,
+    }
+    centre = np.degrees(np.angle(w.mean()))
+    around = [float(np.sqrt((((v - centre + 180) % 360 - 180) ** 2).mean())) for v in (p, q)]
+    return series, errors, influences, (around[0], around[1])
+
+
+def _wasserstein(
+    coordinate: Coordinate, p: Array, q: Array, sample: Sampling, scale: float, controls: Controls
+) -> tuple[float, Array]:
+    """Distance of run and reference, and of pseudo-runs, (draws,).
+
+    From histograms: between their edges the difference of two cumulated distributions is nearly straight.
+    """
+    closed = coordinate.kind == "dihedral"
+    low, high = (-180.0, 180.0) if closed else (min(p.min(), q.min()), max(p.max(), q.max()))
+    width = max(high - low, 1e-9) / BINS
+    theirs, index = (np.minimum((v - low) / width, BINS - 1).astype(np.int64) for v in (p, q))
+    cell = (index + BINS * sample.block).ravel()
+    blocks = np.bincount(cell, minlength=BINS * sample.count).reshape(sample.count, BINS)
+    shares = np.cumsum(blocks / (sample.sizes[:, None] * len(q)), axis=1)
+    own = sample.sizes @ shares / sample.sizes.sum()
+    off, scatter = np.cumsum(np.bincount(theirs.ravel(), minlength=BINS) / theirs.size) - own, shares - own
+    if len(controls.shift):
+        with_features = [np.bincount(index[0], f, BINS) / q.shape[1] for f in controls.reference]
+        b = controls.coefficients(np.cumsum(with_features, axis=1))
+        off = off - controls.shift @ b
+        scatter = scatter - np.stack([sample.means(f) for f in controls.reference], axis=1) @ b
+
+    def distance(off: Array) -> Array:
+        if closed:
+            off = off - np.median(off, axis=-1, keepdims=True)
+        out: Array = width * np.abs(off).sum(axis=-1)
+        return out
+
+    return float(distance(off)), distance(sample.pseudo(scale, scatter))
