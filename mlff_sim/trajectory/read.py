@@ -67,11 +67,13 @@ class Window:
         time_ps: ps, shape (frames,); None where unknown.
         positions: A, shape (frames, replicas, n, 3).
         momenta: (eV u)^1/2, the same shape; None without velocities.
+        cells: A, shape (frames, replicas, 3, 3); None where not periodic.
     """
 
     time_ps: Array | None
     positions: Array
     momenta: Array | None
+    cells: Array | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,6 +254,7 @@ def _run(store: Store, sources: list[Source], given: ReadOptions, notes: list[st
             None if t is None else t[begin : begin + len(arrays["positions"])],
             arrays["positions"],
             arrays.get("momenta"),
+            arrays.get("cells"),
         )
     settings = {
         "kind": "trajectory",
