@@ -26,6 +26,7 @@ FLOORS = {
     "distill": 2,
     "integrators": 3,
     "runfolder": 3,
+    "trajectory": 3,
     "simulation": 3,
     "benchmark": 4,
     "studies": 4,

@@ -10,6 +10,7 @@
 | is the structure the same? | `rdf` (in a cell), `pair_distributions` (of a molecule), `compare` | `Distribution`, `RdfResult` |
 | are bonds, angles and dihedrals the same? | `structure_errors` | `StructureErrors`, `StructureFigure` |
 | how long does it last, and what breaks first? | `stability`, `survival_time` | `Stability`, `Break` |
+| do times, velocities and energies of a file fit? | `frame_spacing`, `kinetic_consistency` | `FrameSpacing`, `KineticConsistency` |
 | is it faster, and from when on? | `measured_speedup` | `Speedup` |
 | is the fast run the same physics as the slow one? | `certify` | `Assessment` with `Differences` and `Control` |
 | all of it, for the runs of a study | `assess` | `Assessment` |
@@ -35,6 +36,7 @@ from mlff_sim.validation.sampling import Convergence, convergence
 from mlff_sim.validation.radial import coordination, rdf
 from mlff_sim.validation.stability import Break, Stability, stability, survival_time
 from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
+from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
 from mlff_sim.validation.verdict import Verdict, worst
 
 __all__ = [
@@ -46,8 +48,10 @@ __all__ = [
     "Break",
     "Distribution",
     "Drift",
+    "FrameSpacing",
     "GroupTemperature",
     "KineticDistribution",
+    "KineticConsistency",
     "RdfResult",
     "Run",
     "RunAssessment",
@@ -65,6 +69,8 @@ __all__ = [
     "convergence",
     "equipartition",
     "coordination",
+    "frame_spacing",
+    "kinetic_consistency",
     "kinetic_temperatures",
     "load_reference",
     "measured_speedup",

@@ -18,12 +18,15 @@ from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair
 from mlff_sim.validation.energy import BLOCKS, Drift, nve_drift
 from mlff_sim.validation.ensemble import Temperatures, equipartition
 from mlff_sim.validation.montecarlo import MonteCarlo, monte_carlo, observables
+from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
 from mlff_sim.validation.verdict import Verdict, worst
 
 RELAXATION_TIMES = 3.0
 """A Langevin bath forgets the start as exp(-friction t); after three of these 5 % are left."""
 MOST_CUT = 0.2
 """Never leave out more than this share of a run."""
+SPACING_FRAMES = 500
+"""The time between frames shows in a few; more would only take memory."""
 
 
 BOUNDED_NOTE = (
@@ -55,26 +58,29 @@ RECIPE = (
 
 
 class Run(Protocol):
-    """What a run folder holds; see `mlff_sim.runfolder.RunData` for shapes and units."""
+    """What a run folder holds; see `mlff_sim.runfolder.RunData` for shapes and units.
+
+    Files made elsewhere (`mlff_sim.trajectory`) may know no times, energies or velocities: None.
+    """
 
     @property
     def folder(self) -> Path: ...  # noqa: D102
     @property
     def settings(self) -> dict[str, Any]: ...  # noqa: D102
     @property
-    def time_ps(self) -> Array: ...  # noqa: D102
+    def time_ps(self) -> Array | None: ...  # noqa: D102
     @property
-    def conserved(self) -> Array: ...  # noqa: D102
+    def conserved(self) -> Array | None: ...  # noqa: D102
     @property
     def residual_mae(self) -> Array | None: ...  # noqa: D102
     @property
     def accepted(self) -> Array | None: ...  # noqa: D102
     @property
-    def potential_energy(self) -> Array: ...  # noqa: D102
+    def potential_energy(self) -> Array | None: ...  # noqa: D102
     @property
     def positions(self) -> Array: ...  # noqa: D102
     @property
-    def momenta(self) -> Array: ...  # noqa: D102
+    def momenta(self) -> Array | None: ...  # noqa: D102
     @property
     def wall(self) -> dict[str, Array]: ...  # noqa: D102
 
@@ -128,8 +134,8 @@ class RunAssessment:
         name: of the folder.
         settings: its `run.json`.
         cut_ps: start of the run that temperature and structure leave out as equilibration.
-        time_ps: ps, shape (frames,).
-        energy: conserved energy relative to the first frame, meV/atom, shape (frames, replicas).
+        time_ps: ps, shape (frames,); 0, 1, 2, ... where no times are known.
+        energy: conserved energy relative to the first frame, meV/atom, shape (frames, replicas), (frames, 0) without one.
         residual: mean absolute residual force, meV/A, shape (frames, replicas); None without a student.
         drift: NVE only.
         temperatures: judged in NVT, reported in NVE.
@@ -156,8 +162,8 @@ class RunAssessment:
 
     @property
     def ensemble(self) -> str:
-        """The word "nve" or "nvt"."""
-        return str(self.settings["ensemble"])
+        """The word "nve" or "nvt", or "unknown"."""
+        return str(self.settings["ensemble"] or "unknown")
 
     @property
     def ended(self) -> Verdict | None:
@@ -246,7 +252,8 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
         notes.append("Energy conservation was not judged: add an NVE run (5 or more replicas).")
     if not any(r.temperatures and r.temperatures.verdict for r in judged):
         bounded = not all(_has_momenta(r.settings) for r in judged)
-        notes.append(BOUNDED_NOTE if bounded else "Temperature was not judged: add an NVT run.")
+        if bounded or not any_nvt:
+            notes.append(BOUNDED_NOTE if bounded else "Temperature was not judged: add an NVT run.")
     if reference is None:
         notes.append("Structure was not judged: give a reference, a run of the teacher alone or a stored distribution.")
     for run in judged:
@@ -298,11 +305,31 @@ def reference_of(*runs: Run, block_ps: float | None = None) -> Distribution:
         recipe["temperature_K"] = None
     if len(runs) > 1:
         recipe |= {name: [r.settings[name] for r in runs] for name in ("seed", "replicas")}
-    rows = min(int(sound(r).sum()) for r in runs)
-    start = _equilibration_ps(settings, first.time_ps[:rows])
-    keep = slice(int(np.searchsorted(first.time_ps[:rows], start)), rows)
-    positions = np.concatenate([r.positions[keep] for r in runs], axis=1)
-    return pair_distributions(positions, first.time_ps[keep], numbers, block_ps, recipe)
+    if (why := _no_distances(first)) is not None:
+        raise InputError(f"'{first.folder}' is no reference for the structure: {why}")
+    rows, time_ps = min(int(sound(r).sum()) for r in runs), _clock(first)
+    start = _equilibration_ps(settings, time_ps[:rows])
+    keep = slice(int(np.searchsorted(time_ps[:rows], start)), rows)
+    positions = np.concatenate([r.positions[keep] for r in runs], axis=1) if len(runs) > 1 else first.positions[keep]
+    return pair_distributions(positions, time_ps[keep], numbers, block_ps, recipe)
+
+
+def _no_distances(run: Run) -> str | None:
+    """Why distances between the atoms of a run, without images, and by simulated time, would mean nothing."""
+    if run.time_ps is None:
+        return "its files hold no times; give the time between frames."
+    return "it is periodic, and distances of a molecule are taken without images." if _cells(run) is not None else None
+
+
+def _cells(run: Run) -> Array | None:
+    """Cells of a periodic run, A, shape (frames, replicas, 3, 3)."""
+    cells: Array | None = getattr(run, "cells", None)
+    return cells
+
+
+def _clock(run: Run) -> Array:
+    """Times in ps, or the number of each frame where no times are known."""
+    return np.arange(len(run.positions), dtype=np.float64) if run.time_ps is None else run.time_ps
 
 
 def _has_momenta(settings: Mapping[str, Any]) -> bool:
@@ -312,10 +339,10 @@ def _has_momenta(settings: Mapping[str, Any]) -> bool:
 
 def sound(run: Run) -> NDArray[np.bool_]:
     """Frames before the first that is not finite (a run that was stopped may end in one)."""
-    parts = (run.conserved, run.positions, run.momenta)
-    bad = np.zeros(len(run.time_ps), dtype=bool)
-    for part in parts:
-        bad |= ~np.isfinite(part).all(axis=tuple(range(1, part.ndim)))
+    bad = np.zeros(len(run.positions), dtype=bool)
+    for part in (run.conserved, run.positions, run.momenta):
+        if part is not None:
+            bad |= ~np.isfinite(part).all(axis=tuple(range(1, part.ndim)))
     first = int(np.argmax(bad)) if bad.any() else len(bad)
     return np.arange(len(bad)) < first
 
@@ -345,13 +372,24 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
     """Judge one run by everything that applies to it."""
     settings, rows = run.settings, sound(run)
     structure, nvt = settings["structure"], settings["ensemble"] == "nvt"
-    n, time_ps, conserved = len(structure["numbers"]), run.time_ps[rows], run.conserved[rows]
-    cut_ps = _equilibration_ps(settings, time_ps)
-    keep = rows & (run.time_ps >= cut_ps)
-    notes = [_ending(settings)] if settings.get("status") != "finished" else []
+    n, time_ps = len(structure["numbers"]), _clock(run)
+    cut_ps = _equilibration_ps(settings, time_ps[rows])
+    keep, time_ps = rows & (time_ps >= cut_ps), time_ps[rows]
+    conserved = np.empty((len(time_ps), 0)) if run.conserved is None else run.conserved[rows]
+    notes = [*settings.get("notes", ())]
+    if settings.get("status") != "finished" and settings.get("kind") != "trajectory":
+        notes.append(_ending(settings))
     drift = temperatures = rdf = None
-    if not nvt:
-        if len(time_ps) >= (3 if conserved.shape[1] > 1 else BLOCKS):
+    if settings["ensemble"] is None:
+        notes.append(
+            "Neither energy drift nor temperature was judged: the files do not say whether a bath was at work; say nve, "
+            "or nvt and its temperature."
+        )
+    if settings["ensemble"] == "nve":
+        if run.conserved is None or run.time_ps is None:
+            what = "energies" if run.conserved is None else "times"
+            notes.append(f"Energy drift was not judged: the files hold no {what}.")
+        elif len(time_ps) >= (3 if conserved.shape[1] > 1 else BLOCKS):
             drift = nve_drift(time_ps, conserved.T, n, drift_limit)
         else:
             notes.append(
@@ -360,7 +398,14 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
     if keep.sum() >= 2:
         masses, numbers = np.asarray(structure["masses"], dtype=np.float64), np.asarray(structure["numbers"])
         target = float(settings["temperature_K"]) if nvt else None
-        if _has_momenta(settings):
+        if run.momenta is None:
+            notes.append("Temperature was not judged: the files hold no velocities.")
+        elif settings.get("constraints"):
+            notes.append(
+                f"Temperature was not judged: {settings['constraints']}, so elements have fewer degrees of freedom than "
+                "three for each atom."
+            )
+        elif _has_momenta(settings):
             temperatures = equipartition(
                 run.momenta[keep],
                 masses,
@@ -372,7 +417,10 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
         else:
             notes.append(BOUNDED_NOTE)
         if reference is not None:
-            rdf = compare(reference_of(run), reference)
+            if (why := _no_distances(run)) is None:
+                rdf = compare(reference_of(run), reference)
+            else:
+                notes.append(f"Structure was not judged: {why}")
     else:
         notes.append("Temperature and structure were not judged: fewer than 2 frames; run longer or record more often.")
     ghmc = _monte_carlo(run, rows, keep)
@@ -385,6 +433,8 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
             f"Of the trajectories tried, the longest was best (k_steps = {settings['k_steps']}); with a longer "
             "equilibrate_ps, longer ones would be tried."
         )
+    checks = {"spacing": _spacing(run), "kinetic": _kinetic(run)}
+    findings: dict[str, Finding] = {name: check for name, check in checks.items() if check is not None}
     return RunAssessment(
         name=Path(run.folder).name,
         settings=settings,
@@ -398,12 +448,32 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
         speed=_speed(run) if settings.get("kind") == "hybrid" else None,
         ghmc=ghmc,
         notes=tuple(notes),
+        findings=findings,
     )
+
+
+def _spacing(run: Run) -> FrameSpacing | None:
+    """Of the consecutive frames of files made elsewhere; a run folder's times are our own."""
+    window = getattr(run, "window", None)
+    if window is None or window.momenta is None or window.time_ps is None:
+        return None
+    masses = np.asarray(run.settings["structure"]["masses"], dtype=np.float64)
+    some = slice(0, SPACING_FRAMES)
+    cells = None if window.cells is None else window.cells[some]
+    return frame_spacing(window.positions[some], window.momenta[some], masses, window.time_ps[some], cells)
+
+
+def _kinetic(run: Run) -> KineticConsistency | None:
+    """Of the energies that files made elsewhere state beside their velocities."""
+    stated = getattr(run, "kinetic_energy", None)
+    if run.settings.get("kind") != "trajectory" or stated is None or run.momenta is None:
+        return None
+    return kinetic_consistency(stated, run.momenta, np.asarray(run.settings["structure"]["masses"], dtype=np.float64))
 
 
 def _monte_carlo(run: Run, rows: NDArray[np.bool_], keep: NDArray[np.bool_]) -> MonteCarlo | None:
     """Acceptance over all rows but the first, which precedes all proposals; samples after equilibration."""
-    if run.accepted is None or rows.sum() < 2:
+    if run.accepted is None or run.potential_energy is None or rows.sum() < 2:
         return None
     structure = run.settings["structure"]
     series = observables(
