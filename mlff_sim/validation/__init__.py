@@ -5,6 +5,9 @@
 | is the energy conserved? | `nve_drift` | `Drift` |
 | is every element at the bath's temperature? | `kinetic_temperatures` | `Temperatures` |
 | is the structure the same? | `pair_distributions`, `compare` | `Distribution`, `RdfResult` |
+| at which frequencies does it vibrate? | `vibrations`, `infrared`, `internal_momenta` | `Spectrum` |
+| are the spectra the same? | `compare_spectra` | `SpectrumResult` |
+| are the lines where they should be? | `peaks`, `match_peaks` | `Peak`, `PeakMatch` |
 | is it faster, and from when on? | `measured_speedup` | `Speedup` |
 | all of it, for the runs of a study | `assess` | `Assessment` |
 """
@@ -23,16 +26,31 @@ from mlff_sim.validation.breakeven import Speedup, measured_speedup
 from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
+from mlff_sim.validation.peaks import Line, Peak, PeakMatch, match_peaks, peaks
+from mlff_sim.validation.spectra import SpectrumResult, compare_spectra
 from mlff_sim.validation.verdict import Verdict, worst
+from mlff_sim.validation.vibrations import (
+    Spectrum,
+    corrected_cm,
+    infrared,
+    internal_momenta,
+    observed_cm,
+    vibrations,
+)
 
 __all__ = [
     "Assessment",
     "Distribution",
     "Drift",
     "GroupTemperature",
+    "Line",
+    "Peak",
+    "PeakMatch",
     "RdfResult",
     "Run",
     "RunAssessment",
+    "Spectrum",
+    "SpectrumResult",
     "Speed",
     "Speedup",
     "Temperatures",
@@ -40,11 +58,19 @@ __all__ = [
     "assess",
     "assess_folder",
     "compare",
+    "compare_spectra",
+    "corrected_cm",
+    "infrared",
+    "internal_momenta",
     "kinetic_temperatures",
     "load_reference",
+    "match_peaks",
     "measured_speedup",
     "nve_drift",
+    "observed_cm",
     "pair_distributions",
+    "peaks",
     "reference_of",
+    "vibrations",
     "worst",
 ]

@@ -5,7 +5,7 @@ Velocity Verlet with step h moves a harmonic mode of angular frequency w exactly
     cos(W h) = 1 - (w h)^2 / 2,   so   (2 / h) sin(W h / 2) = w
 
 (insert x = cos(W t) into x(t + h) - 2 x(t) + x(t - h) = -h^2 w^2 x; Hairer, Lubich & Wanner, Acta Numerica 12, 399
-(2003), doi:10.1017/S0962492902000144). 3657 1/cm is seen at 3675 with 0.5 fs and at 3734 with 1 fs. The same holds for
+(2003), doi:10.1017/S0962492902000144). 3657 1/cm is seen at 3675 with 0.5 fs and at 3733 with 1 fs. The same holds for
 BAOAB and OBABO without friction, and for RESPA with h of the innermost level as far as the student carries the mode.
 Anharmonic modes keep a relative error of order (w h)^2 E / D: 0.1 1/cm for a thermal O-H bond at 300 K with 1 fs.
 """
@@ -45,6 +45,7 @@ class Spectrum:
         resolution_cm: 1/cm, full width at half maximum that a sharp line has.
         nyquist_cm: 1/cm, the fastest motion that frames so far apart can tell.
         sampled_ps: ps, simulated time of all blocks together.
+        segments: how many were averaged, half of each shared with the next.
         samples: effective independent samples of the mean wave number, all replicas together.
         timestep_fs: fs, of the integrator whose shift was taken out.
         verdict: INCONCLUSIVE where the frames do not allow a spectrum; None otherwise, a spectrum alone is not judged.
@@ -56,6 +57,7 @@ class Spectrum:
     resolution_cm: float
     nyquist_cm: float
     sampled_ps: float
+    segments: int
     samples: float
     timestep_fs: float
     verdict: Verdict | None
@@ -228,7 +230,7 @@ def _spectrum(
         return _cannot(
             facts,
             timestep_fs,
-            f"Frames {1e3 * step_ps:g} fs apart tell at most {nyquist:.0f} 1/cm, and what is faster folds back: record every {500 / (fastest * per_cm):.3g} fs.",
+            f"Frames {1e3 * step_ps:g} fs apart tell at most {nyquist:.0f} 1/cm, faster folds back: record every {500 / (fastest * per_cm):.3g} fs.",
         )
     if frames < length:
         return _cannot(
@@ -261,6 +263,7 @@ def _spectrum(
         resolution_cm=resolution,
         nyquist_cm=nyquist,
         sampled_ps=facts[2],
+        segments=replicas * segments,
         samples=replicas * segments / g,
         timestep_fs=timestep_fs,
         verdict=None,
@@ -286,7 +289,7 @@ def _periodograms(
     # The remainder is dropped at the start, where a run may still settle.
     starts = range((frames - length) % hop, frames - length + 1, hop)
     padded = next_fast_len(PADDING * length, real=True)
-    seen: Array = np.fft.rfftfreq(padded, step_ps * CM1 * PS / (2 * np.pi))
+    seen = np.asarray(np.fft.rfftfreq(padded, step_ps * CM1 * PS / (2 * np.pi)), dtype=np.float64)
     w, kept = corrected_cm(seen, timestep_fs), seen <= fastest
     # What was in dW is in dw = cos(W h / 2) dW.
     stretch = 1.0 / np.cos(0.5 * CM1 * timestep_fs * FS * seen[kept])
@@ -334,4 +337,4 @@ def _check(signal: Array, t: Array, timestep_fs: float, resolution_cm: float, hi
 def _cannot(facts: tuple[float, float, float], timestep_fs: float, note: str) -> Spectrum:
     """A spectrum of nothing, and what would settle it."""
     resolution, nyquist, sampled = facts
-    return Spectrum(np.zeros(0), {}, resolution, nyquist, sampled, 0.0, timestep_fs, Verdict.INCONCLUSIVE, note)
+    return Spectrum(np.zeros(0), {}, resolution, nyquist, sampled, 0, 0.0, timestep_fs, Verdict.INCONCLUSIVE, note)
