@@ -7,6 +7,8 @@ other units carry a suffix in their name (`timestep_fs`, `temperature_K`); conve
 
 from __future__ import annotations
 
+from math import pi as _pi
+
 from ase import units as _ase
 
 FS: float = _ase.fs
@@ -27,3 +29,5 @@ NM: float = _ase.nm
 """One nanometre in A."""
 MEV: float = 1e-3
 """One milli-electronvolt in eV."""
+CM1: float = 2 * _pi * 100 * _ase._c / _ase.second
+"""Angular frequency in internal units of a wave number of 1/cm."""

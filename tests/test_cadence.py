@@ -17,9 +17,9 @@ from ase import Atoms
 
 from mlff_sim.errors import InputError
 from mlff_sim.models.analytic import Harmonic, bonded
-from mlff_sim.simulation.cadence import CM1, CadenceConfig, Estimate, Mode, Step, longest, windows
+from mlff_sim.simulation.cadence import CadenceConfig, Estimate, Mode, Step, longest, windows
 from mlff_sim.simulation.predictor import Predictor
-from mlff_sim.units import FS
+from mlff_sim.units import CM1, FS
 
 QUICK = CadenceConfig("ethanol", "harmonic", "morse", teacher_calls=1)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlff_sim.errors import InputError
-from mlff_sim.units import FS, PS
+from mlff_sim.units import CM1, FS
 
 SCHEMES = ("respa", "mollified")
 PIECE_PS, WINDOW_PS = 0.15, 0.1
@@ -21,8 +21,6 @@ MARGIN = 2.0
 """By which the limits are divided for a recommendation: the worst predictions of heating so far were three times too low."""
 ONE_SIDED = 1.645
 """Standard errors above a prediction that its upper bound (95 %) lies."""
-CM1 = 2 * np.pi * 2.99792458e10 / (1e12 * PS)
-"""Angular frequency in internal units of a wave number of 1/cm."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from mlff_sim.models.registry import load_model, resolve, student_name
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
 from mlff_sim.simulation.cadence import (
-    CM1,
     MARGIN,
     ONE_SIDED,
     PIECE_PS,
@@ -41,7 +40,7 @@ from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.temperature import Temperature
 from mlff_sim.state import State, maxwell_boltzmann
 from mlff_sim.structure import check_free, covalent_bonds, per_atom, read_structure, repartitioned_masses
-from mlff_sim.units import FS, KB, MEV, PS
+from mlff_sim.units import CM1, FS, KB, MEV, PS
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -11,6 +11,9 @@
 | are bonds, angles and dihedrals the same? | `structure_errors` | `StructureErrors`, `StructureFigure` |
 | how long does it last, and what breaks first? | `stability`, `survival_time` | `Stability`, `Break` |
 | do times, velocities and energies of a file fit? | `frame_spacing`, `kinetic_consistency` | `FrameSpacing`, `KineticConsistency` |
+| at which frequencies does it vibrate? | `vibrations`, `infrared`, `internal_momenta` | `Spectrum` |
+| are the spectra the same? | `compare_spectra` | `SpectrumResult` |
+| are the lines where they should be? | `peaks`, `match_peaks` | `Peak`, `PeakMatch` |
 | is it faster, and from when on? | `measured_speedup` | `Speedup` |
 | is the fast run the same physics as the slow one? | `certify` | `Assessment` with `Differences` and `Control` |
 | all of it, for the runs of a study | `assess` | `Assessment` |
@@ -37,7 +40,17 @@ from mlff_sim.validation.radial import coordination, rdf
 from mlff_sim.validation.stability import Break, Stability, stability, survival_time
 from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
 from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
+from mlff_sim.validation.peaks import Line, Peak, PeakMatch, match_peaks, peaks
+from mlff_sim.validation.spectra import SpectrumResult, compare_spectra
 from mlff_sim.validation.verdict import Verdict, worst
+from mlff_sim.validation.vibrations import (
+    Spectrum,
+    corrected_cm,
+    infrared,
+    internal_momenta,
+    observed_cm,
+    vibrations,
+)
 
 __all__ = [
     "Assessment",
@@ -52,9 +65,14 @@ __all__ = [
     "GroupTemperature",
     "KineticDistribution",
     "KineticConsistency",
+    "Line",
+    "Peak",
+    "PeakMatch",
     "RdfResult",
     "Run",
     "RunAssessment",
+    "Spectrum",
+    "SpectrumResult",
     "Speed",
     "Speedup",
     "Stability",
@@ -71,15 +89,24 @@ __all__ = [
     "coordination",
     "frame_spacing",
     "kinetic_consistency",
+    "compare_spectra",
+    "corrected_cm",
+    "infrared",
+    "internal_momenta",
     "kinetic_temperatures",
     "load_reference",
+    "match_peaks",
     "measured_speedup",
     "nve_drift",
+    "observed_cm",
     "pair_distributions",
     "rdf",
     "reference_of",
     "stability",
     "structure_errors",
     "survival_time",
+    "peaks",
+    "reference_of",
+    "vibrations",
     "worst",
 ]

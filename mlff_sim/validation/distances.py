@@ -354,7 +354,7 @@ def compare(
         noise95 = _noise95(centred, norm, float(np.sqrt(scale2)), draws, seed)
     else:
         band, noise, noise95 = np.full_like(q, np.inf), float("inf"), float("inf")
-    verdict, note = _judge(error, noise, noise95, limit_percent, reference.samples)
+    verdict, note = judge(error, noise, noise95, limit_percent, reference.samples)
     return RdfResult(
         error_percent=error,
         by_pair=dict(zip(pairs, by_pair.tolist(), strict=True)),
@@ -399,26 +399,28 @@ def _noise95(centred: Array, norm: Array, scale: float, draws: int, seed: int) -
     return float(np.quantile(errors / len(norm), 0.95))
 
 
-def _judge(error: float, noise: float, noise95: float, limit: float, samples: float) -> tuple[Verdict, str]:
-    """The rules of `compare`."""
+def judge(
+    error: float, noise: float, noise95: float, limit: float, samples: float, unit: str = "%"
+) -> tuple[Verdict, str]:
+    """The rules of `compare`, for any difference in any unit."""
     if samples < MIN_REFERENCE_SAMPLES:
         return (
             Verdict.INCONCLUSIVE,
             f"The reference holds {samples:.0f} effective samples and {MIN_REFERENCE_SAMPLES:.0f} are needed: sample it longer.",
         )
     if error <= limit:
-        return Verdict.PASS, f"The error is within {limit:g} %."
+        return Verdict.PASS, f"The error is within {limit:g} {unit}."
     if error <= noise95 and noise <= limit:
         return (
             Verdict.PASS,
-            f"The error exceeds {limit:g} % but sampling alone explains it, and would show {noise:.1f} % on average.",
+            f"The error exceeds {limit:g} {unit} but sampling alone explains it, and would show {noise:.1f} {unit} on average.",
         )
     if error - noise95 > limit:
         return (
             Verdict.FAIL,
-            f"The error is more than sampling explains ({noise95:.1f} %, 19 times in 20): the structure differs.",
+            f"The error is more than sampling explains ({noise95:.1f} {unit}, 19 times in 20): the two differ.",
         )
-    return Verdict.INCONCLUSIVE, f"Sampling alone would show {noise:.1f} %: run longer."
+    return Verdict.INCONCLUSIVE, f"Sampling alone would show {noise:.1f} {unit}: run longer."
 
 
 def _check_same_system(run: Distribution, reference: Distribution) -> None:
