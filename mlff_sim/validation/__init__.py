@@ -5,8 +5,6 @@
 | is the energy conserved? | `nve_drift` | `Drift` |
 | is every element and kind of motion at the bath's temperature? | `equipartition` | `Temperatures` |
 | is a series equilibrated, and what is it worth? | `convergence` | `Convergence` |
-| is the structure the same? | `pair_distributions`, `compare` | `Distribution`, `RdfResult` |
-| is every element at the bath's temperature? | `kinetic_temperatures` | `Temperatures` |
 | is the structure the same? | `rdf` (in a cell), `pair_distributions` (of a molecule), `compare` | `Distribution`, `RdfResult` |
 | are bonds, angles and dihedrals the same? | `structure_errors` | `StructureErrors`, `StructureFigure` |
 | how long does it last, and what breaks first? | `stability`, `survival_time` | `Stability`, `Break` |
@@ -32,16 +30,20 @@ from mlff_sim.validation.breakeven import Speedup, measured_speedup
 from mlff_sim.validation.certificate import Control, Difference, Differences, certify
 from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.energy import Drift, nve_drift
-from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
-from mlff_sim.validation.study import assess_folder
-from mlff_sim.validation.ensemble import GroupTemperature, KineticDistribution, Temperatures, equipartition
-from mlff_sim.validation.sampling import Convergence, convergence
+from mlff_sim.validation.ensemble import (
+    GroupTemperature,
+    KineticDistribution,
+    Temperatures,
+    equipartition,
+)
+from mlff_sim.validation.peaks import Line, Peak, PeakMatch, match_peaks, peaks
 from mlff_sim.validation.radial import coordination, rdf
+from mlff_sim.validation.sampling import Convergence, convergence
+from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
+from mlff_sim.validation.spectra import SpectrumResult, compare_spectra
 from mlff_sim.validation.stability import Break, Stability, stability, survival_time
 from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
-from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
-from mlff_sim.validation.peaks import Line, Peak, PeakMatch, match_peaks, peaks
-from mlff_sim.validation.spectra import SpectrumResult, compare_spectra
+from mlff_sim.validation.study import assess_folder
 from mlff_sim.validation.verdict import Verdict, worst
 from mlff_sim.validation.vibrations import (
     Spectrum,
@@ -54,17 +56,17 @@ from mlff_sim.validation.vibrations import (
 
 __all__ = [
     "Assessment",
+    "Break",
     "Control",
+    "Convergence",
     "Difference",
     "Differences",
-    "Convergence",
-    "Break",
     "Distribution",
     "Drift",
     "FrameSpacing",
     "GroupTemperature",
-    "KineticDistribution",
     "KineticConsistency",
+    "KineticDistribution",
     "Line",
     "Peak",
     "PeakMatch",
@@ -84,29 +86,27 @@ __all__ = [
     "assess_folder",
     "certify",
     "compare",
-    "convergence",
-    "equipartition",
-    "coordination",
-    "frame_spacing",
-    "kinetic_consistency",
     "compare_spectra",
+    "convergence",
+    "coordination",
     "corrected_cm",
+    "equipartition",
+    "frame_spacing",
     "infrared",
     "internal_momenta",
-    "kinetic_temperatures",
+    "kinetic_consistency",
     "load_reference",
     "match_peaks",
     "measured_speedup",
     "nve_drift",
     "observed_cm",
     "pair_distributions",
+    "peaks",
     "rdf",
     "reference_of",
     "stability",
     "structure_errors",
     "survival_time",
-    "peaks",
-    "reference_of",
     "vibrations",
     "worst",
 ]

@@ -307,7 +307,7 @@ def reference_of(*runs: Run, block_ps: float | None = None) -> Distribution:
         recipe |= {name: [r.settings[name] for r in runs] for name in ("seed", "replicas")}
     if (why := _no_distances(first)) is not None:
         raise InputError(f"'{first.folder}' is no reference for the structure: {why}")
-    rows, time_ps = min(int(sound(r).sum()) for r in runs), _clock(first)
+    rows, time_ps = min(int(sound(r).sum()) for r in runs), clock(first)
     start = _equilibration_ps(settings, time_ps[:rows])
     keep = slice(int(np.searchsorted(time_ps[:rows], start)), rows)
     positions = np.concatenate([r.positions[keep] for r in runs], axis=1) if len(runs) > 1 else first.positions[keep]
@@ -327,7 +327,7 @@ def _cells(run: Run) -> Array | None:
     return cells
 
 
-def _clock(run: Run) -> Array:
+def clock(run: Run) -> Array:
     """Times in ps, or the number of each frame where no times are known."""
     return np.arange(len(run.positions), dtype=np.float64) if run.time_ps is None else run.time_ps
 
@@ -372,7 +372,7 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
     """Judge one run by everything that applies to it."""
     settings, rows = run.settings, sound(run)
     structure, nvt = settings["structure"], settings["ensemble"] == "nvt"
-    n, time_ps = len(structure["numbers"]), _clock(run)
+    n, time_ps = len(structure["numbers"]), clock(run)
     cut_ps = _equilibration_ps(settings, time_ps[rows])
     keep, time_ps = rows & (time_ps >= cut_ps), time_ps[rows]
     conserved = np.empty((len(time_ps), 0)) if run.conserved is None else run.conserved[rows]

@@ -17,7 +17,7 @@ from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.state import temperature_by_group
 from mlff_sim.units import MEV
-from mlff_sim.validation.assess import Assessment, Run, RunAssessment, assess, sound
+from mlff_sim.validation.assess import Assessment, Run, RunAssessment, assess, clock, sound
 from mlff_sim.validation.sampling import effective_samples, student_t
 from mlff_sim.validation.verdict import Verdict, worst
 
@@ -183,9 +183,10 @@ def _differences(fast: Run, slow: Run, judged: RunAssessment) -> Differences:
     groups |= {chemical_symbols[z]: np.flatnonzero(numbers == z) for z in dict.fromkeys(numbers.tolist())}
     nve = fast.settings["ensemble"] == "nve"
     kelvin, energy = [], []
-    kept = [np.flatnonzero(sound(run) & (run.time_ps >= judged.cut_ps)) for run in (fast, slow)]
+    kept = [np.flatnonzero(sound(run) & (clock(run) >= judged.cut_ps)) for run in (fast, slow)]
     rows = min(len(k) for k in kept)
     for run, keep in zip((fast, slow), kept, strict=True):
+        assert run.momenta is not None and run.potential_energy is not None
         p = run.momenta[keep[:rows]]
         flat = temperature_by_group(
             p.reshape(-1, len(numbers), 3), masses, groups, com_removed=bool(run.settings["com_removed"])
@@ -225,11 +226,11 @@ def _check_pair(fast: Run, slow: Run) -> None:
         ("teacher", a["teacher"], b["teacher"]),
         ("hydrogen_mass", a.get("hydrogen_mass"), b.get("hydrogen_mass")),
         ("atoms", a["structure"]["numbers"], b["structure"]["numbers"]),
-        ("replicas", fast.conserved.shape[1], slow.conserved.shape[1]),
+        ("replicas", fast.positions.shape[1], slow.positions.shape[1]),
     ):
         if x != y:
             raise InputError(f"the runs differ in {what} ({x} and {y}); a certificate compares runs that do not.")
-    if fast.conserved.shape[1] < 2:
+    if fast.positions.shape[1] < 2:
         raise InputError("a certificate needs two replicas or more, five to judge a drift; give --replicas 5.")
     if not np.allclose(fast.positions[0], slow.positions[0], atol=1e-6):
         raise InputError("the runs do not start at the same positions; a certificate compares runs that do.")
