@@ -19,12 +19,19 @@ from mlff_sim.errors import InputError, SimulationStopped
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.runfolder import STUDY_FORMAT, read_run, read_study, write_json
 from mlff_sim.simulation import Run, RunConfig
+from mlff_sim.simulation.config import GUARDS
 from mlff_sim.state import at_rest
 
 STARTS = Path("starts") / "run"
 """Where in a study the warm-up lies: a floor deeper than what is judged."""
 WARM_FRICTION, WARM_STEP_FS = 5.0, 1.0
 """1/ps and fs, of the warm-up: the teacher's own dynamics, whose positions BAOAB samples well at this step."""
+
+
+SPECTRUM_FS = 2.0
+"""fs, between frames that tell every frequency there is in a molecule."""
+TRIALS = ("nve", "nvt", "step-size", "ensemble", "vibrations", "stability")
+"""Questions about one model."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
     }
     asked = json.loads(json.dumps(asked))
     known = read_study(root)
+    found = known.pop("found", None)
     if known and known != asked:
         changed = [key for key in asked if known.get(key) != asked[key]]
         raise InputError(f"'{root}' holds another study (its {' and '.join(changed)} differ); give another folder.")
@@ -90,10 +98,25 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
             settled = replace(settled, every=max(1, round(outer / settled.timestep_fs)))
         with suppress(SimulationStopped):
             Run(settled, root / name, resume=True, progress=_Named(progress, name)).run()
-        found = read_run(root / name).settings
-        if found.get("kind") == "hybrid" and found.get("physical_time"):
-            outer = float(found["outer_step_fs"]) * int(found["every"])
+        settings = read_run(root / name).settings
+        if settings.get("kind") == "hybrid" and settings.get("physical_time"):
+            outer = float(settings["outer_step_fs"]) * int(settings["every"])
+    if study.facts.get("modes") and found is None:
+        write_json(root / "study.json", asked | {"found": {"modes_cm": _modes(first, progress)}})
     return root
+
+
+def _modes(config: RunConfig, progress: Progress) -> list[float]:
+    """Wave numbers of the normal modes, 1/cm."""
+    from mlff_sim.models.registry import load_model
+    from mlff_sim.simulation.modes import normal_modes
+    from mlff_sim.structure import read_structures
+
+    atoms = read_structures(config.structure)[0]
+    progress.update(0, 1, "normal modes")
+    return [
+        float(w) for w in normal_modes(load_model(config.teacher, atoms), atoms.get_positions(), atoms.get_masses())
+    ]
 
 
 def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress) -> str:
@@ -132,6 +155,54 @@ def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress) -> 
         write(temporary, images, format="extxyz")
         temporary.replace(path)
     return f"{path}@0:{replicas}"
+
+
+def trial(question: str, config: RunConfig, warm_ps: float = 2.0) -> Study:
+    """The study that answers a question about one model.
+
+    | question | runs | judged by |
+    |---|---|---|
+    | "nve" | replicas at constant energy | drift of the energy |
+    | "nvt" | replicas under a bath | temperature of each element and kind of motion; structure against a reference |
+    | "step-size" | constant energy at twice, once and half the time step | fluctuation of the energy, which goes with its square |
+    | "ensemble" | baths at two temperatures | the ratio of their distributions of the potential energy |
+    | "vibrations" | constant energy, a frame every 2 fs | lines of the spectrum against normal modes |
+    | "stability" | replicas under a bath, without guards | how long they last, and what breaks first |
+
+    Args:
+        question: one of these.
+        config: model, structure, time step, length, replicas and temperature; the rest follows from the question.
+        warm_ps: ps, of warm-up.
+
+    Raises:
+        InputError: another question.
+    """
+    nve, nvt = replace(config, ensemble="nve"), replace(config, ensemble="nvt")
+    if question == "nve":
+        return Study(question, {"nve": nve}, warm_ps)
+    if question == "nvt":
+        return Study(question, {"nvt": nvt}, warm_ps)
+    if question == "step-size":
+        # Frames at the same times in all three.
+        row = 4 * max(1, round((config.every or 5) / 4))
+        steps = {"double": (2.0, row // 2), "single": (1.0, row), "half": (0.5, 2 * row)}
+        runs = {n: replace(nve, timestep_fs=f * config.timestep_fs, every=e) for n, (f, e) in steps.items()}
+        return Study(question, runs, warm_ps)
+    if question == "ensemble":
+        from mlff_sim.structure import read_structures
+
+        n = len(read_structures(config.structure)[0])
+        high = config.temperature_K * (1 + 1 / np.sqrt(1.5 * n))
+        warm = {"equilibrate_ps": max(warm_ps, 1e-3)}
+        runs = {"low": replace(nvt, **warm), "high": replace(nvt, temperature_K=round(float(high), 1), **warm)}  # type: ignore[arg-type]
+        return Study(question, runs, 0.0)
+    if question == "vibrations":
+        every = max(1, int(SPECTRUM_FS / config.timestep_fs))
+        return Study(question, {"nve": replace(nve, every=every)}, warm_ps, {"modes": True})
+    if question == "stability":
+        unguarded = replace(nvt, unguarded=tuple(g for g in GUARDS if g != "energy"), energy_budget_meV=None)
+        return Study(question, {"nvt": unguarded}, warm_ps)
+    raise InputError(f"question '{question}' is unknown; choose one of: {', '.join(TRIALS)}.")
 
 
 class _Named:

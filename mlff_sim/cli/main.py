@@ -9,7 +9,6 @@ from inspect import cleandoc
 import typer
 from typer.exceptions import TyperException
 
-from mlff_sim.cli import trial
 from mlff_sim.cli.bench import bench
 from mlff_sim.cli.bydefault import ByDefault
 from mlff_sim.cli.cadence import cadence
@@ -21,6 +20,7 @@ from mlff_sim.cli.export import export
 from mlff_sim.cli.hybrid import hybrid
 from mlff_sim.cli.md import md
 from mlff_sim.cli.models import models
+from mlff_sim.cli.trial import VERBS
 from mlff_sim.cli.validate import validate
 from mlff_sim.errors import InputError, SimulationStopped
 
@@ -52,8 +52,8 @@ for _verb in (distill, cadence, hybrid, md, certify, bench, export, models, demo
 
 _judge = typer.Typer(cls=ByDefault, rich_markup_mode=None, help=_help(validate))
 _judge.command("files", help=_help(validate))(validate)
-for _trial in (trial.nve,):
-    _judge.command(help=_help(_trial))(_trial)
+for _trial in VERBS:
+    _judge.command(_trial.__name__, help=_help(_trial))(_trial)
 app.add_typer(_judge, name="validate")
 
 

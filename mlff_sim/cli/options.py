@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from mlff_sim.cli.console import FAIL, PASS, out, progress_bar
 from mlff_sim.errors import InputError, SimulationStopped
 from mlff_sim.simulation import RunConfig
 from mlff_sim.simulation.config import GUARDS
+
+if TYPE_CHECKING:
+    from mlff_sim.validation import Assessment
 
 Structure = Annotated[
     str,
@@ -141,17 +144,23 @@ def carry_out(config: RunConfig, folder: Path, resume: bool, against: Path | Non
 
 
 def judge(folder: Path, against: Path | None, drift_limit: float = 0.1, plots: Path | None = None) -> str:
-    """Validate a run folder or a study of them, write results.json and report.html, print the table."""
-    from mlff_sim.report import print_table, write_report
-    from mlff_sim.report.figures import figures
-    from mlff_sim.report.paper import write_figures
+    """Validate a run folder or a study of them, and `tell`."""
     from mlff_sim.validation import assess_folder
 
-    assessment = assess_folder(folder, against, drift_limit)
+    return tell(assess_folder(folder, against, drift_limit), folder, plots)
+
+
+def tell(assessment: Assessment, folder: Path, plots: Path | None = None) -> str:
+    """Write results.json and report.html, and figures if asked for; print the table; returns the verdict."""
+    from mlff_sim.report import print_table, write_report
+
     results = write_report(assessment, folder)
     print_table(assessment, out)
     out.print(f"report:  {folder / 'report.html'}\nresults: {folder / 'results.json'}")
     if plots is not None:
+        from mlff_sim.report.figures import figures
+        from mlff_sim.report.paper import write_figures
+
         written = write_figures(figures(assessment), plots)
         out.print(f"figures: {plots} ({len(written)} files)")
     return str(results["verdict"])

@@ -1,4 +1,4 @@
-"""`mlff-sim validate`: judge a run folder."""
+"""`mlff-sim validate`: judge a run folder, or trajectories made elsewhere."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from typing import Annotated
 
 import typer
 
-from mlff_sim.cli.console import VERDICT_CODES, out
-from mlff_sim.cli.options import judge
+from mlff_sim.cli.console import VERDICT_CODES, out, writable_folder
+from mlff_sim.cli.options import judge, tell
 from mlff_sim.errors import InputError
 
 
 def validate(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Run folder, or a folder of run folders judged as one study.")
+    what: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR | FILES",
+            help="Run folder, or a folder of run folders judged as one study; or trajectory files, each a replica of one "
+            "run: ASE .traj, extended XYZ, DCD or XTC with a PDB, HDF5 of MDTraj, LAMMPS dump; and OpenMM's CSV.",
+        ),
     ],
     against: Annotated[
         Path | None,
@@ -34,21 +39,80 @@ def validate(
             help="Save the distributions (of all runs in the folder, pooled) as a reference file instead of judging.",
         ),
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Of files: where to write. [default: runs/validation]")
+    ] = None,
+    topology: Annotated[
+        Path | None, typer.Option("--topology", metavar="PDB", help="Of files: the atoms of a DCD or XTC.")
+    ] = None,
+    ensemble: Annotated[
+        str | None, typer.Option("--ensemble", metavar="nve|nvt", help="Of files: what they were run as.")
+    ] = None,
+    temperature_K: Annotated[
+        float | None, typer.Option("--temperature-K", help="Of files: of the bath they were run with.")
+    ] = None,
+    frame_ps: Annotated[
+        float | None, typer.Option("--frame-ps", help="Of files: time between frames, where they do not say.")
+    ] = None,
+    lammps_units: Annotated[
+        str | None, typer.Option("--lammps-units", metavar="real|metal", help="Of LAMMPS dumps.")
+    ] = None,
+    lammps_types: Annotated[
+        str | None,
+        typer.Option("--lammps-types", metavar="C,H,...", help="Of LAMMPS dumps: elements of types 1, 2, ..."),
+    ] = None,
 ) -> int:
     """Judge a run: energy drift, structure, temperatures by element, break-even. Writes results.json and report.html.
+
+    What cannot be judged from what is there is said. All options: mlff-sim validate files --help. With the name of a
+    question, runs a model first and then judges it: mlff-sim validate nve --help. A folder of such a name is ./nve.
 
     Example:
 
       mlff-sim validate runs/fast --against runs/teacher
+
+    Example: replicas made by OpenMM at constant energy:
+
+      mlff-sim validate system.pdb a.dcd b.dcd a.csv b.csv --ensemble nve
     """
     if not drift_limit > 0:
         raise InputError(f"drift limit {drift_limit:g} meV/atom/ps must be positive.")
+    facts = {
+        "--out": report,
+        "--topology": topology,
+        "--ensemble": ensemble,
+        "--temperature-K": temperature_K,
+        "--frame-ps": frame_ps,
+        "--lammps-units": lammps_units,
+        "--lammps-types": lammps_types,
+    }
+    if len(what) == 1 and not what[0].is_file():
+        folder = what[0]
+        if given := [name for name, value in facts.items() if value is not None]:
+            raise InputError(f"{' and '.join(given)} is for trajectory files; '{folder}' says itself what it holds.")
+        if write_reference is not None:
+            return _write_reference(folder, write_reference)
+        return VERDICT_CODES[judge(folder, against, drift_limit, figures)]
     if write_reference is not None:
-        from mlff_sim.runfolder import find_runs, read_run
-        from mlff_sim.validation import reference_of
+        raise InputError("--write-reference is for run folders; trajectory files do not record how they were made.")
+    from mlff_sim.trajectory import ReadOptions, read_files
+    from mlff_sim.validation import assess, load_reference
 
-        reference = reference_of(*(read_run(p) for p in find_runs(folder)))
-        reference.save(write_reference)
-        out.print(f"{write_reference}: {reference.sampled_ps:.0f} ps, {reference.samples:.0f} effective samples")
-        return 0
-    return VERDICT_CODES[judge(folder, against, drift_limit, figures)]
+    types = None if lammps_types is None else [t.strip() for t in lammps_types.split(",")]
+    options = ReadOptions(topology, ensemble, temperature_K, frame_ps, lammps_units, types)
+    folder = report or Path("runs/validation")
+    writable_folder(folder)
+    run = read_files(what, options)
+    assessment = assess([run], load_reference(against) if against else None, drift_limit)
+    return VERDICT_CODES[tell(assessment, folder, figures)]
+
+
+def _write_reference(folder: Path, file: Path) -> int:
+    """Distributions of all runs of a folder, pooled."""
+    from mlff_sim.runfolder import find_runs, read_run
+    from mlff_sim.validation import reference_of
+
+    reference = reference_of(*(read_run(p) for p in find_runs(folder)))
+    reference.save(file)
+    out.print(f"{file}: {reference.sampled_ps:.0f} ps, {reference.samples:.0f} effective samples")
+    return 0

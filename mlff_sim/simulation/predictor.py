@@ -37,6 +37,7 @@ from mlff_sim.simulation.cadence import (
 )
 from mlff_sim.simulation.clock import BASELINE_STEPS, predicted_speedup
 from mlff_sim.simulation.guards import Guard
+from mlff_sim.simulation.modes import hessian
 from mlff_sim.simulation.temperature import Temperature
 from mlff_sim.state import State, maxwell_boltzmann
 from mlff_sim.structure import check_free, covalent_bonds, per_atom, read_structure, repartitioned_masses
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
 
 WARM_UP_PS, WARM_UP_FRICTION = 2.0, 5.0
 """How the trajectories get to temperature: under a bath, with the student."""
-HESSIAN_FRAMES, DISPLACEMENT = 4, 0.01
-"""Frames whose Hessians are taken (the first at rest), and the displacement of their central differences, A."""
+HESSIAN_FRAMES = 4
+"""Frames whose Hessians are taken, the first at rest."""
 SLOWEST_CM1 = 200.0
 """Modes below this wave number are left out of the linear analysis: no outer step comes near their period."""
 CHUNK = 50
@@ -205,17 +206,8 @@ class Predictor:
         return np.array([(self._residual(scheme, x) * v).sum(axis=-1) for x, v in frames])
 
     def _hessian(self, forces: Callable[[Array], Array], x: Array) -> Array:
-        """Mass-weighted, symmetrised, by central differences of forces, shape (3n, 3n), 1 / time^2."""
         self.teacher.reset()
-        rows = []
-        for i in range(x.size):
-            d: Array = np.zeros(x.size)
-            d[i] = DISPLACEMENT
-            d = d.reshape(x.shape)
-            rows.append((forces(x - d) - forces(x + d)).ravel() / (2 * DISPLACEMENT))
-        root = np.sqrt(np.repeat(self.masses, 3))
-        hessian: Array = np.array(rows) / root / root[:, None]
-        return 0.5 * (hessian + hessian.T)
+        return hessian(forces, x, self.masses)
 
     def _timings(self, one: State) -> dict[str, float]:
         """ms: both models in a hybrid step of 8 inner steps, and the teacher along inner steps; medians."""
