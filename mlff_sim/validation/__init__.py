@@ -3,6 +3,7 @@
 | question | function | answer |
 |---|---|---|
 | is the energy conserved? | `nve_drift` | `Drift` |
+| does the energy error fall with the square of the time step? | `step_size_law` | `StepSizeLaw` |
 | is every element and kind of motion at the bath's temperature? | `equipartition` | `Temperatures` |
 | is a series equilibrated, and what is it worth? | `convergence` | `Convergence` |
 | is the structure the same? | `pair_distributions`, `compare` | `Distribution`, `RdfResult` |
@@ -25,6 +26,7 @@ from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, KineticDistribution, Temperatures, equipartition
 from mlff_sim.validation.sampling import Convergence, convergence
+from mlff_sim.validation.stepsize import StepSizeLaw, step_size_law
 from mlff_sim.validation.verdict import Verdict, worst
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "RunAssessment",
     "Speed",
     "Speedup",
+    "StepSizeLaw",
     "Temperatures",
     "Verdict",
     "assess",
@@ -51,5 +54,6 @@ __all__ = [
     "nve_drift",
     "pair_distributions",
     "reference_of",
+    "step_size_law",
     "worst",
 ]
