@@ -5,6 +5,7 @@
 | is the energy conserved? | `nve_drift` | `Drift` |
 | does the energy error fall with the square of the time step? | `step_size_law` | `StepSizeLaw` |
 | is every element and kind of motion at the bath's temperature? | `equipartition` | `Temperatures` |
+| are energies at two temperatures a Boltzmann factor apart? | `ensemble_check` | `EnsembleCheck` |
 | is a series equilibrated, and what is it worth? | `convergence` | `Convergence` |
 | is the structure the same? | `pair_distributions`, `compare` | `Distribution`, `RdfResult` |
 | is it faster, and from when on? | `measured_speedup` | `Speedup` |
@@ -21,6 +22,7 @@ from mlff_sim.validation.assess import (
     load_reference,
     reference_of,
 )
+from mlff_sim.validation.boltzmann import EnsembleCheck, ensemble_check
 from mlff_sim.validation.breakeven import Speedup, measured_speedup
 from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.energy import Drift, nve_drift
@@ -34,6 +36,7 @@ __all__ = [
     "Convergence",
     "Distribution",
     "Drift",
+    "EnsembleCheck",
     "GroupTemperature",
     "KineticDistribution",
     "RdfResult",
@@ -48,6 +51,7 @@ __all__ = [
     "assess_folder",
     "compare",
     "convergence",
+    "ensemble_check",
     "equipartition",
     "load_reference",
     "measured_speedup",
