@@ -3,7 +3,9 @@
 | question | function | answer |
 |---|---|---|
 | is the energy conserved? | `nve_drift` | `Drift` |
+| does the energy error fall with the square of the time step? | `step_size_law` | `StepSizeLaw` |
 | is every element and kind of motion at the bath's temperature? | `equipartition` | `Temperatures` |
+| are energies at two temperatures a Boltzmann factor apart? | `ensemble_check` | `EnsembleCheck` |
 | is a series equilibrated, and what is it worth? | `convergence` | `Convergence` |
 | is the structure the same? | `rdf` (in a cell), `pair_distributions` (of a molecule), `compare` | `Distribution`, `RdfResult` |
 | are bonds, angles and dihedrals the same? | `structure_errors` | `StructureErrors`, `StructureFigure` |
@@ -26,6 +28,7 @@ from mlff_sim.validation.assess import (
     load_reference,
     reference_of,
 )
+from mlff_sim.validation.boltzmann import EnsembleCheck, ensemble_check
 from mlff_sim.validation.breakeven import Speedup, measured_speedup
 from mlff_sim.validation.certificate import Control, Difference, Differences, certify
 from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
@@ -44,6 +47,7 @@ from mlff_sim.validation.spectra import SpectrumResult, compare_spectra
 from mlff_sim.validation.stability import Break, Stability, stability, survival_time
 from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
 from mlff_sim.validation.study import assess_folder
+from mlff_sim.validation.stepsize import StepSizeLaw, step_size_law
 from mlff_sim.validation.verdict import Verdict, worst
 from mlff_sim.validation.vibrations import (
     Spectrum,
@@ -64,6 +68,7 @@ __all__ = [
     "Distribution",
     "Drift",
     "FrameSpacing",
+    "EnsembleCheck",
     "GroupTemperature",
     "KineticConsistency",
     "KineticDistribution",
@@ -80,6 +85,7 @@ __all__ = [
     "Stability",
     "StructureErrors",
     "StructureFigure",
+    "StepSizeLaw",
     "Temperatures",
     "Verdict",
     "assess",
@@ -90,6 +96,7 @@ __all__ = [
     "convergence",
     "coordination",
     "corrected_cm",
+    "ensemble_check",
     "equipartition",
     "frame_spacing",
     "infrared",
@@ -108,5 +115,6 @@ __all__ = [
     "structure_errors",
     "survival_time",
     "vibrations",
+    "step_size_law",
     "worst",
 ]

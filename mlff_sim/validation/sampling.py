@@ -84,9 +84,11 @@ def series_of(series: Array) -> Array:
 
 
 def decorrelated(series: Array) -> Array:
-    """One frame in g (rounded up) of every replica, shape (samples,); g is of all replicas together."""
+    """One frame in g of every replica, to the nearest frame, shape (samples,); g is of all replicas together."""
     x = series_of(series)
-    return x[:, :: int(np.ceil(statistical_inefficiency(x)))].ravel()
+    frames = x.shape[1]
+    pick = np.round(np.arange(0.0, frames - 0.5, statistical_inefficiency(x))).astype(np.int64)
+    return x[:, pick].ravel()
 
 
 @contextmanager
