@@ -79,8 +79,8 @@ class Stability:
 def survival_time(observed_ps: float, breaks: int, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
     """Mean survival time of replicas that break at a constant rate, some of which were still whole at the end.
 
-    Maximum likelihood with censoring: tau = T / k with the time T observed in all replicas and k breaks. T = 0 would have
-    chi^2 with 2 k degrees of freedom for 2 T / tau if the k-th break had ended the observation; as a fixed time ended it,
+    Maximum likelihood with censoring: tau = T / k with the time T observed in all replicas and k breaks. Had the k-th
+    break ended the observation, 2 T / tau would be chi^2 with 2 k degrees of freedom; as a fixed time ended it,
 
         2 T / chi^2(1 - a/2; 2 k + 2)  <  tau  <  2 T / chi^2(a/2; 2 k)
 
