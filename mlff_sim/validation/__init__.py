@@ -26,8 +26,8 @@ from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
 from mlff_sim.validation.radial import coordination, rdf
-from mlff_sim.validation.stability import Break, Stability, stability, survival_time
 from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
+from mlff_sim.validation.survival import Break, Stability, stability, survival_time
 from mlff_sim.validation.verdict import Verdict, worst
 
 __all__ = [
