@@ -15,16 +15,9 @@ from numpy.typing import NDArray
 
 from mlff_sim.forces import Array
 from mlff_sim.integrators.stepper import Stepper
+from mlff_sim.limits import closest_pairs, longest_bonds
 from mlff_sim.units import MEV
 
-CLOSEST = 0.6
-"""Share of the sum of two covalent radii that no pair comes closer than.
-
-X-H bonds come down to 0.80 of it in nanoseconds at 300 K. For C-H, 0.6 costs 3 eV in the harmonic limit, and more in
-truth.
-"""
-LONGEST = 1.5
-"""Times its length at the start that no bond exceeds: 2 eV for a Morse C-H bond. Sound runs at 300 K stay below 1.15."""
 RESIDUAL_FACTOR = 2.0
 """Times the largest force error of an atom in training that the residual may reach: a frame not trained on is worse."""
 RESIDUAL_MAES = 300.0
@@ -77,7 +70,7 @@ class Rule(Protocol):
 
 
 class Closest:
-    """No two atoms closer than `CLOSEST` times the sum of their covalent radii, or 0.8 times their start if that is less.
+    """No two atoms closer than `mlff_sim.limits.CLOSEST` times the sum of their covalent radii, or 0.8 times their start if that is less.
 
     Args:
         numbers: atomic numbers, shape (n,).
@@ -89,13 +82,9 @@ class Closest:
 
     def __init__(self, numbers: Sequence[int], start: Array, pairs: NDArray[np.int64] | None = None) -> None:
         """Set the limits."""
-        from ase.data import covalent_radii
-
         seen = np.stack(np.triu_indices(len(numbers), 1), axis=1) if pairs is None else pairs
         self.i, self.j = seen.T
-        radii = covalent_radii[np.asarray(numbers)]
-        lengths = np.sqrt(self._squares(start)).min(axis=0)
-        self.limit_A: Array = np.minimum(CLOSEST * (radii[self.i] + radii[self.j]), 0.8 * lengths)
+        self.limit_A: Array = closest_pairs(numbers, self.i, self.j, np.sqrt(self._squares(start)))
         self.squares = self.limit_A**2
         self.state: dict[str, Array] = {}
 
@@ -120,7 +109,7 @@ class Closest:
 
 
 class Stretch:
-    """No bond of the start longer than `LONGEST` times its start, or the sum of the covalent radii if that is more.
+    """No bond of the start longer than `mlff_sim.limits.LONGEST` times its start, or the sum of the covalent radii if that is more.
 
     Args:
         numbers: atomic numbers, shape (n,).
@@ -132,12 +121,8 @@ class Stretch:
 
     def __init__(self, numbers: Sequence[int], bonds: Sequence[tuple[int, int]], start: Array) -> None:
         """Set the limits."""
-        from ase.data import covalent_radii
-
         self.i, self.j = np.array(bonds, dtype=np.int64).reshape(-1, 2).T
-        radii = covalent_radii[np.asarray(numbers)]
-        lengths = self._lengths(start).max(axis=0)
-        self.limit_A: Array = LONGEST * np.maximum(lengths, radii[self.i] + radii[self.j])
+        self.limit_A: Array = longest_bonds(numbers, self.i, self.j, self._lengths(start))
         self.state: dict[str, Array] = {}
 
     def _lengths(self, x: Array) -> Array:

@@ -9,30 +9,13 @@ import numpy as np
 
 from mlff_sim.forces import Array
 from mlff_sim.integrators.stepper import Stepper
+from mlff_sim.limits import SIX_SIGMA, highest_mean
 from mlff_sim.simulation.rules import Breach
 from mlff_sim.state import State
 from mlff_sim.units import KB
 
-SIX_SIGMA = 0.5 * math.erfc(6 / math.sqrt(2))
-"""1e-9: how often a normal variate lies more than six standard deviations above its mean."""
 LOOKS = (1, 8, 64)
 """Independent looks at a temperature that are averaged over: this instant, and two running means."""
-
-
-def highest_mean(dof: Array, looks: Array, probability: float) -> Array:
-    """Times its expectation that a mean kinetic energy exceeds with less than a probability.
-
-    2 K / kT of a group of atoms, averaged with weights over time, is a sum of l_i chi^2_1 with sum l_i = `dof` and all
-    l_i <= 1 / looks. The logarithm of its generating function is convex in l and so largest where the l_i are 0 or
-    1 / looks; Chernoff's bound for dof looks degrees of freedom, exp(-dof looks (y - 1 - log y) / 2), therefore holds
-    for any correlation of the frames, and y solves "bound = probability". Without averaging it is 4 to 20 % above the
-    quantile of the chi-square distribution itself. Chernoff, Ann. Math. Stat. 23, 493 (1952), doi:10.1214/aoms/1177729330.
-    """
-    from scipy.special import lambertw
-
-    deficit = -2 * math.log(probability) / (dof * looks)
-    y: Array = -lambertw(-np.exp(-1 - deficit), -1).real
-    return y
 
 
 class Temperature:

@@ -48,6 +48,8 @@ from mlff_sim.validation.stability import Break, Stability, stability, survival_
 from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
 from mlff_sim.validation.study import assess_folder
 from mlff_sim.validation.stepsize import StepSizeLaw, step_size_law
+from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
+from mlff_sim.validation.survival import Break, Stability, stability, survival_time
 from mlff_sim.validation.verdict import Verdict, worst
 from mlff_sim.validation.vibrations import (
     Spectrum,

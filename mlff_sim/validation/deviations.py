@@ -50,8 +50,9 @@ class Sampling:
         return out
 
     def inefficiency(self, series: Sequence[Array], shape: tuple[int, int]) -> float:
-        """Frames per independent sample of the slowest of some series."""
-        return max(statistical_inefficiency(s.reshape(shape).T, fast=True) for s in series)
+        """Frames per independent sample of the slowest of some series; 1 of what is held rigid and known for certain."""
+        moving = [s for s in series if np.ptp(s) > 1e-9 * np.abs(s).max()]
+        return max([1.0, *(statistical_inefficiency(s.reshape(shape).T, fast=True) for s in moving)])
 
     def pseudo(self, scale: float, means: Array) -> Array:
         """What pseudo-runs would be off by, shape (draws, ...), from means of blocks, shape (blocks, ...)."""
@@ -247,4 +248,6 @@ def _wasserstein(
         out: Array = width * np.abs(off).sum(axis=-1)
         return out
 
+    if not np.isfinite(scale):
+        return float(distance(off)), np.full(len(sample.signs), np.inf)
     return float(distance(off)), distance(sample.pseudo(scale, scatter))

@@ -230,7 +230,9 @@ def _figure(kind: str, statistic: str, rows: list[Row], limit: float, sample: Sa
         return out
 
     error, drawn = float(total(errors[seen])), total(pseudo[seen])
-    noise, noise95 = float(drawn.mean()), float(np.quantile(drawn, 0.95))
+    noise = noise95 = float("inf")
+    if np.isfinite(drawn).all():
+        noise, noise95 = float(drawn.mean()), float(np.quantile(drawn, 0.95))
     together = _together(np.abs(pseudo[seen]), floors[seen], sample.count)
     bands = together * floors
     excess = np.where(seen, np.abs(errors) - bands, -np.inf)

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlff_sim.forces import Array
-from mlff_sim.simulation.rules import Closest, Stretch
-from mlff_sim.simulation.temperature import SIX_SIGMA, highest_mean
+from mlff_sim.limits import SIX_SIGMA, closest_pairs, highest_mean, longest_bonds
 from mlff_sim.units import KB
 from mlff_sim.validation.verdict import Verdict
 
@@ -79,8 +78,8 @@ class Stability:
 def survival_time(observed_ps: float, breaks: int, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
     """Mean survival time of replicas that break at a constant rate, some of which were still whole at the end.
 
-    Maximum likelihood with censoring: tau = T / k with the time T observed in all replicas and k breaks. T = 0 would have
-    chi^2 with 2 k degrees of freedom for 2 T / tau if the k-th break had ended the observation; as a fixed time ended it,
+    Maximum likelihood with censoring: tau = T / k with the time T observed in all replicas and k breaks. Had the k-th
+    break ended the observation, 2 T / tau would be chi^2 with 2 k degrees of freedom; as a fixed time ended it,
 
         2 T / chi^2(1 - a/2; 2 k + 2)  <  tau  <  2 T / chi^2(a/2; 2 k)
 
@@ -121,12 +120,12 @@ def stability(
     Rules, in the order in which they are asked of a frame; limits are taken from the first frames:
         numbers must be finite: positions and momenta;
         a bond is broken: longer than 1.5 times its start, or than 1.5 times the sum of covalent radii if that is more
-            (`mlff_sim.simulation.rules.LONGEST`);
+            (`mlff_sim.limits.LONGEST`);
         atoms too close: nearer than 0.6 times the sum of their covalent radii, or 0.8 times their start if that is less
             (`CLOSEST`);
         an atom has flown away: its nearest neighbour is 3 times as far as any atom's was at the start;
         temperature runs away: an element is hotter than a canonical sample of `temperature_K` ever is, with a
-            probability of 1e-9 for all frames, elements and replicas together (`mlff_sim.simulation.temperature`).
+            probability of 1e-9 for all frames, elements and replicas together (`mlff_sim.limits.highest_mean`).
 
     Verdict:
         without `required_ps`: PASS where no replica broke, FAIL where one did.
@@ -199,12 +198,13 @@ class _Rules:
 
         z = np.asarray(numbers)
         self.symbols = [chemical_symbols[k] for k in z.tolist()]
-        self.stretch = Stretch(z.tolist(), bonds, start)
-        self.closest = Closest(z.tolist(), start)
-        self.pair = np.full((len(z), len(z)), -1)
-        self.pair[self.closest.i, self.closest.j] = self.pair[self.closest.j, self.closest.i] = np.arange(
-            len(self.closest.i)
-        )
+        n = len(z)
+        self.bond = np.array(bonds, dtype=np.int64).reshape(-1, 2).T
+        self.both = np.stack(np.triu_indices(n, 1))
+        self.longest = longest_bonds(z.tolist(), self.bond[0], self.bond[1], _lengths(start, *self.bond))
+        self.closest = closest_pairs(z.tolist(), self.both[0], self.both[1], _lengths(start, *self.both))
+        self.pair = np.full((n, n), -1)
+        self.pair[tuple(self.both)] = self.pair.T[tuple(self.both)] = np.arange(self.both.shape[1])
         self.reach = AWAY * max((float(_nearest(s[None]).max()) for s in start), default=0.0)
         if masses is not None and temperature_K is not None:
             self.member = z[:, None] == np.unique(z)
@@ -245,23 +245,22 @@ class _Rules:
     def _look(self, x: Array, p: Array | None) -> list[tuple[int, str, tuple[int, ...], float, float, str, str] | None]:
         """For each rule the first frame that breaks it, with all that is to be told."""
         found: list[tuple[int, str, tuple[int, ...], float, float, str, str] | None] = []
-        if len(self.stretch.i):
-            d = x[:, self.stretch.i] - x[:, self.stretch.j]
-            ratio = np.sqrt((d * d).sum(axis=2)) / self.stretch.limit_A
-            if (hit := _first(ratio)) is not None:
+        if self.bond.size:
+            lengths = _lengths(x, *self.bond)
+            if (hit := _first(lengths / self.longest)) is not None:
                 k, b = hit
-                atoms, limit = (int(self.stretch.i[b]), int(self.stretch.j[b])), float(self.stretch.limit_A[b])
-                value = float(ratio[k, b]) * limit
-                words = f"the bond of {self.name(*atoms)} is {value:.2f} A long, more than {limit:.2f} A,"
-                found.append((k, Stretch.name, atoms, value, limit, "A", words))
-        if len(self.closest.i):
-            d = x[:, self.closest.i] - x[:, self.closest.j]
-            lengths = np.sqrt((d * d).sum(axis=2))
-            if (hit := _first(self.closest.limit_A / np.maximum(lengths, 1e-12))) is not None:
+                i, j = (int(a) for a in self.bond[:, b])
+                value, limit = float(lengths[k, b]), float(self.longest[b])
+                words = f"the bond of {self.name(i, j)} is {value:.2f} A long, more than {limit:.2f} A,"
+                found.append((k, "a bond is broken", (i, j), value, limit, "A", words))
+        if self.both.size:
+            lengths = _lengths(x, *self.both)
+            if (hit := _first(self.closest / np.maximum(lengths, 1e-12))) is not None:
                 k, b = hit
-                atoms, limit = (int(self.closest.i[b]), int(self.closest.j[b])), float(self.closest.limit_A[b])
-                words = f"{self.name(*atoms)} are {lengths[k, b]:.2f} A apart, closer than {limit:.2f} A,"
-                found.append((k, Closest.name, atoms, float(lengths[k, b]), limit, "A", words))
+                i, j = (int(a) for a in self.both[:, b])
+                value, limit = float(lengths[k, b]), float(self.closest[b])
+                words = f"{self.name(i, j)} are {value:.2f} A apart, closer than {limit:.2f} A,"
+                found.append((k, "atoms too close", (i, j), value, limit, "A", words))
             nearest = _nearest_of(lengths, self.pair)
             if (hit := _first(nearest / self.reach)) is not None:
                 k, a = hit
@@ -278,6 +277,14 @@ class _Rules:
                 words = f"{self.symbols[a]} at {value:.0f} K, more than {limit:.0f} K, {self.name(a)} the hottest,"
                 found.append((k, "temperature runs away", (a,), value, limit, "K", words))
         return found
+
+
+def _lengths(x: Array, i: NDArray[np.int64], j: NDArray[np.int64]) -> Array:
+    """Distances of pairs in A, shape (frames, pairs)."""
+    d = np.take(x, i, axis=1)
+    d -= np.take(x, j, axis=1)
+    out: Array = np.sqrt(np.einsum("fpi,fpi->fp", d, d))
+    return out
 
 
 def _first(ratio: Array) -> tuple[int, int] | None:
