@@ -33,6 +33,8 @@ MIN_REFERENCE_SAMPLES = 50.0
 """Effective samples below which a reference decides nothing."""
 MAX_BLOCKS = 64
 """More blocks would only make files larger."""
+DISTANCES_AT_ONCE = 1_000_000
+"""Distances held in memory at a time, 8 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,14 +158,24 @@ class RdfResult:
 
 def element_pairs(numbers: NDArray[np.int64]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Element pair ("C-H", symbols in alphabetical order) to the indices i < j of its atom pairs."""
+    names, kinds = _kinds(numbers)
+    i, j = np.triu_indices(len(numbers), 1)
+    return {name: (i[kinds == k], j[kinds == k]) for k, name in enumerate(names)}
+
+
+def _kinds(numbers: NDArray[np.int64]) -> tuple[list[str], NDArray[np.intp]]:
+    """Names of the element pairs in alphabetical order, and which of them each atom pair is.
+
+    Atom pairs run as in SciPy's `pdist`: (0, 1), (0, 2), ..., (1, 2), ...
+    """
     from ase.data import chemical_symbols
 
-    symbols = [chemical_symbols[z] for z in np.asarray(numbers).tolist()]
-    found: dict[str, list[tuple[int, int]]] = {}
-    for i in range(len(symbols)):
-        for j in range(i + 1, len(symbols)):
-            found.setdefault("-".join(sorted((symbols[i], symbols[j]))), []).append((i, j))
-    return {pair: (np.array([i for i, _ in ij]), np.array([j for _, j in ij])) for pair, ij in sorted(found.items())}
+    symbols, which = np.unique([chemical_symbols[z] for z in np.asarray(numbers).tolist()], return_inverse=True)
+    i, j = np.triu_indices(len(which), 1)
+    low, high = np.minimum(which[i], which[j]), np.maximum(which[i], which[j])
+    found, kinds = np.unique(low * len(symbols) + high, return_inverse=True)
+    names = [f"{symbols[k // len(symbols)]}-{symbols[k % len(symbols)]}" for k in found]
+    return names, kinds
 
 
 def _edges(bins: int) -> Array:
@@ -171,10 +183,25 @@ def _edges(bins: int) -> Array:
     return np.arange(bins + 1, dtype=np.float64) * BIN_A
 
 
-def _distances(positions: Array, i: NDArray[np.int64], j: NDArray[np.int64]) -> Array:
-    """Distances in A of atom pairs, shape (..., pairs); of a molecule, without images."""
-    out: Array = np.linalg.norm(positions[..., i, :] - positions[..., j, :], axis=-1)
-    return out
+def _distances(positions: Array) -> Iterator[Array]:
+    """Distances in A of all atom pairs of a molecule, without images, in the order of `pdist`.
+
+    Args:
+        positions: A, shape (frames, replicas, n, 3).
+
+    Yields:
+        Arrays of shape (some, pairs), of all replicas of one frame after the other; each is overwritten by the next.
+    """
+    from scipy.spatial.distance import pdist
+
+    replicas, n = positions.shape[1:3]
+    pairs, total = n * (n - 1) // 2, len(positions) * replicas
+    space = np.empty((max(1, min(total, DISTANCES_AT_ONCE // max(pairs, 1))), pairs))
+    for start in range(0, total, len(space)):
+        count = min(len(space), total - start)
+        for k in range(count):
+            pdist(positions[(start + k) // replicas, (start + k) % replicas], out=space[k])
+        yield space[:count]
 
 
 def _chunks(length: int, pieces: int) -> Iterator[slice]:
@@ -212,32 +239,29 @@ def pair_distributions(
         raise ValueError("positions must be finite numbers.")
     frames, replicas = x.shape[:2]
     step_ps = float((t[-1] - t[0]) / (frames - 1))
-    pairs = element_pairs(numbers)
-    slowest, longest = 1.0, 0.0
-    for i, j in pairs.values():
-        series = np.empty((replicas, frames))
-        for r in range(replicas):
-            d = _distances(x[:, r], i, j)
-            series[r] = d.mean(axis=1)
-            longest = max(longest, float(d.max()))
-        slowest = max(slowest, statistical_inefficiency(series))
+    names, kinds = _kinds(numbers)
+    number = np.bincount(kinds, minlength=len(names))
+    means, longest = [], 0.0
+    for d in _distances(x):
+        index = kinds + len(names) * np.arange(len(d))[:, None]
+        sums = np.bincount(index.ravel(), d.ravel(), len(d) * len(names))
+        means.append(sums.reshape(len(d), len(names)) / number)
+        longest = max(longest, float(d.max(initial=0.0)))
+    series = np.concatenate(means).reshape(frames, replicas, len(names))
+    slowest = max([1.0, *(statistical_inefficiency(series[:, :, k].T) for k in range(len(names)))])
     groups = min(replicas, MAX_BLOCKS)
     rows = 2.0 * slowest if block_ps is None else block_ps / step_ps
     pieces = int(np.clip(frames // max(rows, 1.0), 1, max(1, MAX_BLOCKS // groups) if block_ps is None else frames))
     bins = int(np.floor(longest / BIN_A)) + 1
-    blocks: dict[str, Array] = {}
-    weights = np.array(
-        [(g.stop - g.start) * (c.stop - c.start) for g in _chunks(replicas, groups) for c in _chunks(frames, pieces)],
-        dtype=np.float64,
-    )
-    for pair, (i, j) in pairs.items():
-        rows_out = []
-        for g in _chunks(replicas, groups):
-            for c in _chunks(frames, pieces):
-                index = np.minimum((_distances(x[c, g], i, j) / BIN_A).astype(np.int64), bins - 1)
-                counts = np.bincount(index.ravel(), minlength=bins)
-                rows_out.append(counts / (index.size * BIN_A))
-        blocks[pair] = np.array(rows_out)
+    parts = [(g, c) for g in _chunks(replicas, groups) for c in _chunks(frames, pieces)]
+    weights = np.array([(g.stop - g.start) * (c.stop - c.start) for g, c in parts], dtype=np.float64)
+    counts = np.zeros((len(parts), len(names) * bins))
+    for block, (g, c) in zip(counts, parts, strict=True):
+        for d in _distances(x[c, g]):
+            index = np.minimum((d / BIN_A).astype(np.intp), bins - 1) + kinds * bins
+            block += np.bincount(index.ravel(), minlength=len(block))
+    density = counts.reshape(len(parts), len(names), bins) / (weights[:, None] * number * BIN_A)[:, :, None]
+    blocks = {name: density[:, k] for k, name in enumerate(names)}
     return Distribution(
         edges=_edges(bins),
         blocks=blocks,
