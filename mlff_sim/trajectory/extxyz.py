@@ -111,12 +111,16 @@ def _parse(
     species = [row[label[0]] for row in rows]
     if species != known.get("species"):
         known.update(species=species, numbers=_numbers(species))
-    momenta = columns(rows, where["momenta"]) if "momenta" in where else None
-    masses = columns(rows, where["masses"])[:, 0] if "masses" in where else None
+    wanted = [name for name in ("pos", "momenta", "masses") if name in where]
+    numbers = columns(rows, [c for name in wanted for c in where[name]])
+    parts = dict(
+        zip(wanted, np.split(numbers, np.cumsum([len(where[name]) for name in wanted[:-1]]), axis=1), strict=True)
+    )
+    momenta = parts.get("momenta")
     if momenta is None and (found := {"velocities", "vel", "velo"} & where.keys()):
         _once(notes, f"The column '{found.pop()}' has no unit and was not used; write momenta, as ASE does.")
-    frame = Frame(columns(rows, where["pos"]), momenta, _cell(info), _scalars(info, notes))
-    return known["numbers"], masses, frame
+    frame = Frame(parts["pos"], momenta, _cell(info), _scalars(info, notes))
+    return known["numbers"], parts["masses"][:, 0] if "masses" in parts else None, frame
 
 
 def _once(notes: list[str], note: str) -> None:

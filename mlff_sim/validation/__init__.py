@@ -45,10 +45,9 @@ from mlff_sim.validation.sampling import Convergence, convergence
 from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
 from mlff_sim.validation.spectra import SpectrumResult, compare_spectra
 from mlff_sim.validation.stability import Break, Stability, stability, survival_time
-from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
-from mlff_sim.validation.study import assess_folder
 from mlff_sim.validation.stepsize import StepSizeLaw, step_size_law
 from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
+from mlff_sim.validation.study import assess_folder
 from mlff_sim.validation.survival import Break, Stability, stability, survival_time
 from mlff_sim.validation.verdict import Verdict, worst
 from mlff_sim.validation.vibrations import (
@@ -69,8 +68,8 @@ __all__ = [
     "Differences",
     "Distribution",
     "Drift",
-    "FrameSpacing",
     "EnsembleCheck",
+    "FrameSpacing",
     "GroupTemperature",
     "KineticConsistency",
     "KineticDistribution",
@@ -85,9 +84,9 @@ __all__ = [
     "Speed",
     "Speedup",
     "Stability",
+    "StepSizeLaw",
     "StructureErrors",
     "StructureFigure",
-    "StepSizeLaw",
     "Temperatures",
     "Verdict",
     "assess",
@@ -114,9 +113,9 @@ __all__ = [
     "rdf",
     "reference_of",
     "stability",
+    "step_size_law",
     "structure_errors",
     "survival_time",
     "vibrations",
-    "step_size_law",
     "worst",
 ]
