@@ -44,7 +44,6 @@ from mlff_sim.validation.radial import coordination, rdf
 from mlff_sim.validation.sampling import Convergence, convergence
 from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
 from mlff_sim.validation.spectra import SpectrumResult, compare_spectra
-from mlff_sim.validation.stability import Break, Stability, stability, survival_time
 from mlff_sim.validation.stepsize import StepSizeLaw, step_size_law
 from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
 from mlff_sim.validation.study import assess_folder
