@@ -26,14 +26,14 @@ from mlff_sim.validation.breakeven import Speedup, measured_speedup
 from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
-from mlff_sim.validation.peaks import Line, Peak, PeakMatch, match_peaks, peaks
+from mlff_sim.validation.lines import Line, Peak, PeakMatch, match_peaks, peaks
+from mlff_sim.validation.molecule import internal_momenta
 from mlff_sim.validation.spectra import SpectrumResult, compare_spectra
 from mlff_sim.validation.verdict import Verdict, worst
 from mlff_sim.validation.vibrations import (
     Spectrum,
     corrected_cm,
     infrared,
-    internal_momenta,
     observed_cm,
     vibrations,
 )
