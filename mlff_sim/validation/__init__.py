@@ -8,7 +8,8 @@
 | at which frequencies does it vibrate? | `vibrations`, `infrared`, `internal_momenta` | `Spectrum` |
 | are the spectra the same? | `compare_spectra` | `SpectrumResult` |
 | are the lines where they should be? | `peaks`, `match_peaks` | `Peak`, `PeakMatch` |
-| is it faster, and from when on? | `measured_speedup` | `Speedup` |
+| is it faster, and from when on? | `break_even`, `measured_speedup`, `predict`, `sample_rates` | `BreakEven`, `Speedup`, `Prediction`, `Rate` |
+| which of several methods? | `method_bars`, `accuracy_per_second` | `MethodBars`, `AccuracyPerSecond` |
 | all of it, for the runs of a study | `assess` | `Assessment` |
 """
 
@@ -22,11 +23,23 @@ from mlff_sim.validation.assess import (
     load_reference,
     reference_of,
 )
-from mlff_sim.validation.breakeven import Speedup, measured_speedup
+from mlff_sim.validation.breakeven import (
+    BreakEven,
+    CallTimes,
+    Cycle,
+    Prediction,
+    Rate,
+    Speedup,
+    break_even,
+    measured_speedup,
+    predict,
+    sample_rates,
+)
 from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, Temperatures, kinetic_temperatures
 from mlff_sim.validation.lines import Line, Peak, PeakMatch, match_peaks, peaks
+from mlff_sim.validation.methods import AccuracyPerSecond, Method, MethodBars, accuracy_per_second, method_bars
 from mlff_sim.validation.molecule import internal_momenta
 from mlff_sim.validation.spectra import SpectrumResult, compare_spectra
 from mlff_sim.validation.verdict import Verdict, worst
@@ -39,13 +52,21 @@ from mlff_sim.validation.vibrations import (
 )
 
 __all__ = [
+    "AccuracyPerSecond",
     "Assessment",
+    "BreakEven",
+    "CallTimes",
+    "Cycle",
     "Distribution",
     "Drift",
     "GroupTemperature",
     "Line",
+    "Method",
+    "MethodBars",
     "Peak",
     "PeakMatch",
+    "Prediction",
+    "Rate",
     "RdfResult",
     "Run",
     "RunAssessment",
@@ -55,8 +76,10 @@ __all__ = [
     "Speedup",
     "Temperatures",
     "Verdict",
+    "accuracy_per_second",
     "assess",
     "assess_folder",
+    "break_even",
     "compare",
     "compare_spectra",
     "corrected_cm",
@@ -66,11 +89,14 @@ __all__ = [
     "load_reference",
     "match_peaks",
     "measured_speedup",
+    "method_bars",
     "nve_drift",
     "observed_cm",
     "pair_distributions",
     "peaks",
+    "predict",
     "reference_of",
+    "sample_rates",
     "vibrations",
     "worst",
 ]
