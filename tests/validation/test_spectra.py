@@ -166,6 +166,16 @@ def test_bad_expectations(reference: Spectrum, expected: Any, message: str) -> N
         match_peaks(reference, expected)
 
 
+def test_anharmonicity_has_its_place_and_a_fault_does_not_hide_behind_it() -> None:
+    """Modes 0.8 % softer than harmonic pass; a spacing that is 2 % off fails both ways, though +2 - 0.8 is little."""
+    p = thermal(11, ps=40.0, modes=0.992 * MODES)
+    for factor, expected in ((1.0, Verdict.PASS), (1.02, Verdict.FAIL), (0.98, Verdict.FAIL)):
+        assert match_peaks(spectrum(p, 0.004 * factor), MODES).verdict is expected
+    assert match_peaks(spectrum(p), MODES, limits_percent=(-0.5, 0.5)).verdict is Verdict.FAIL
+    with pytest.raises(ValueError, match="negative and a positive"):
+        match_peaks(spectrum(p), MODES, limits_percent=(0.5, 1.0))
+
+
 def test_spectra_of_other_things_are_refused(reference: Spectrum) -> None:
     """Other elements, other resolutions."""
     p = thermal(0, ps=5.0)
