@@ -21,6 +21,7 @@ FLOORS = {
     "forces": 0,
     "progress": 0,
     "limits": 0,
+    "cost": 0,
     "acceleration": 1,
     "neighbors": 1,
     "models": 1,
@@ -44,7 +45,7 @@ SIDEWAYS = {
 }
 """Between rooms of one floor: the run loop uses the integrators and the run folder, models use what makes them fast;
 never the other way round."""
-GROUND = {"units", "errors", "structure", "state", "forces", "progress", "limits"}
+GROUND = {"units", "errors", "structure", "state", "forces", "progress", "limits", "cost"}
 """Files of the lowest floor share it and may import each other; Python itself refuses circles among them."""
 
 

@@ -37,29 +37,13 @@ class Timing:
         student_inner_us: student evaluation per replica (t_c), with the glue of an inner step.
         baseline_teacher_ms: all-teacher step per replica at the inner stride (t_b), in as many processes; None without a
             baseline.
-        predicted_speedup: see `predicted_speedup`.
+        predicted_speedup: see `mlff_sim.cost`.
     """
 
     teacher_ms: float
     student_inner_us: float
     baseline_teacher_ms: float | None
     predicted_speedup: float | None
-
-
-def predicted_speedup(
-    k: int, t_b: float, t_e: float, t_c: float, student_calls: float | None = None, teacher_calls: int = 1
-) -> float:
-    """Speed-up k t_b / (e t_e + c t_c): k baseline steps against the e teacher and c student calls of an outer step.
-
-    Args:
-        k: inner steps in an outer step.
-        t_b: time of a teacher call in the baseline, along its short steps.
-        t_e: time of a teacher call at the outer stride, where its warm start is older; same unit.
-        t_c: time of a student call; same unit.
-        student_calls: c, one for each inner step by default; mollified schemes make one more.
-        teacher_calls: e, more than one in proposals of several outer steps.
-    """
-    return k * t_b / (teacher_calls * t_e + (student_calls or k) * t_c)
 
 
 class Baseline:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlff_sim.acceleration import Execution
+from mlff_sim.cost import predicted_speedup
 from mlff_sim.errors import InputError, NonFinite, SimulationStopped
 from mlff_sim.forces import Array, ForceProvider, evaluate
 from mlff_sim.integrators.mollifier import Mollifier
@@ -35,7 +36,7 @@ from mlff_sim.simulation.cadence import (
     Step,
     longest,
 )
-from mlff_sim.simulation.clock import BASELINE_STEPS, predicted_speedup
+from mlff_sim.simulation.clock import BASELINE_STEPS
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.modes import hessian
 from mlff_sim.simulation.temperature import Temperature

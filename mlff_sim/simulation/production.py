@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from mlff_sim.cost import predicted_speedup
 from mlff_sim.errors import NonFinite
 from mlff_sim.forces import Array, Evaluation
 from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.progress import Progress
 from mlff_sim.runfolder import RunWriter
-from mlff_sim.simulation.clock import BASELINE_BLOCKS, Baseline, Timing, predicted_speedup
+from mlff_sim.simulation.clock import BASELINE_BLOCKS, Baseline, Timing
 from mlff_sim.simulation.config import RunConfig
 from mlff_sim.simulation.guards import Guard
 from mlff_sim.simulation.relabel import FILE, Relabel

@@ -14,8 +14,9 @@
 | at which frequencies does it vibrate? | `vibrations`, `infrared`, `internal_momenta` | `Spectrum` |
 | are the spectra the same? | `compare_spectra` | `SpectrumResult` |
 | are the lines where they should be? | `peaks`, `match_peaks` | `Peak`, `PeakMatch` |
-| is it faster, and from when on? | `measured_speedup` | `Speedup` |
 | is the fast run the same physics as the slow one? | `certify` | `Assessment` with `Differences` and `Control` |
+| is it faster, and from when on? | `break_even`, `measured_speedup`, `predict`, `sample_rates` | `BreakEven`, `Speedup`, `Prediction`, `Rate` |
+| which of several methods? | `method_bars`, `accuracy_per_second` | `MethodBars`, `AccuracyPerSecond` |
 | all of it, for the runs of a study | `assess` | `Assessment` |
 """
 
@@ -29,7 +30,18 @@ from mlff_sim.validation.assess import (
     reference_of,
 )
 from mlff_sim.validation.boltzmann import EnsembleCheck, ensemble_check
-from mlff_sim.validation.breakeven import Speedup, measured_speedup
+from mlff_sim.validation.breakeven import (
+    BreakEven,
+    CallTimes,
+    Cycle,
+    Prediction,
+    Rate,
+    Speedup,
+    break_even,
+    measured_speedup,
+    predict,
+    sample_rates,
+)
 from mlff_sim.validation.certificate import Control, Difference, Differences, certify
 from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.energy import Drift, nve_drift
@@ -39,7 +51,9 @@ from mlff_sim.validation.ensemble import (
     Temperatures,
     equipartition,
 )
-from mlff_sim.validation.peaks import Line, Peak, PeakMatch, match_peaks, peaks
+from mlff_sim.validation.lines import Line, Peak, PeakMatch, match_peaks, peaks
+from mlff_sim.validation.methods import AccuracyPerSecond, Method, MethodBars, accuracy_per_second, method_bars
+from mlff_sim.validation.molecule import internal_momenta
 from mlff_sim.validation.radial import coordination, rdf
 from mlff_sim.validation.sampling import Convergence, convergence
 from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
@@ -53,16 +67,19 @@ from mlff_sim.validation.vibrations import (
     Spectrum,
     corrected_cm,
     infrared,
-    internal_momenta,
     observed_cm,
     vibrations,
 )
 
 __all__ = [
+    "AccuracyPerSecond",
     "Assessment",
     "Break",
+    "BreakEven",
+    "CallTimes",
     "Control",
     "Convergence",
+    "Cycle",
     "Difference",
     "Differences",
     "Distribution",
@@ -73,8 +90,12 @@ __all__ = [
     "KineticConsistency",
     "KineticDistribution",
     "Line",
+    "Method",
+    "MethodBars",
     "Peak",
     "PeakMatch",
+    "Prediction",
+    "Rate",
     "RdfResult",
     "Run",
     "RunAssessment",
@@ -88,8 +109,10 @@ __all__ = [
     "StructureFigure",
     "Temperatures",
     "Verdict",
+    "accuracy_per_second",
     "assess",
     "assess_folder",
+    "break_even",
     "certify",
     "compare",
     "compare_spectra",
@@ -105,12 +128,15 @@ __all__ = [
     "load_reference",
     "match_peaks",
     "measured_speedup",
+    "method_bars",
     "nve_drift",
     "observed_cm",
     "pair_distributions",
     "peaks",
+    "predict",
     "rdf",
     "reference_of",
+    "sample_rates",
     "stability",
     "step_size_law",
     "structure_errors",

@@ -54,7 +54,7 @@ def compare_spectra(
     """Hold a spectrum to that of a reference.
 
     Noise as in `distances.compare`, with the integrals F of the blocks of the reference in place of densities: their
-    variance, scaled to the simulated times of the run and of the reference, gives E|F - F_ref|; the 95 % quantile is
+    variance, scaled to the segments in the run and in the reference, gives E|F - F_ref|; the 95 % quantile is
     that of the blocks about their mean with random signs. A block of more power than others counts by its power.
 
     The power of a mode is its energy, and energy wanders slowly between modes: what this distance sees first is
@@ -104,8 +104,9 @@ def _noise(run: Spectrum, reference: Spectrum, name: str, draws: int, seed: int)
     mean = integral.mean(axis=0)
     # The normalised mean is a ratio: to first order a block moves it by this much.
     centred = (integral - integral[:, -1:] * mean / mean[-1]) / mean[-1]
-    block_ps = reference.sampled_ps / count
-    scale = np.sqrt(block_ps * (1 / run.sampled_ps + 1 / reference.sampled_ps) * count / (count - 1))
+    # Segments and not times: the window all but drops what lies at the ends of a short run.
+    size = reference.segments / count
+    scale = np.sqrt(size * (1 / run.segments + 1 / reference.segments) * count / (count - 1))
     noise = np.sqrt(2 / np.pi) * scale * np.sqrt((centred**2).mean(axis=0)) @ step
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, count))
     pseudo = scale / np.sqrt(count) * np.abs(signs @ centred) @ step

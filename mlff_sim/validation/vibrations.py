@@ -165,40 +165,6 @@ def infrared(
     return _spectrum(mu[:, :, None], groups, time_ps, timestep_fs, resolution_cm, highest_cm, 2)
 
 
-def internal_momenta(positions: Array, momenta: Array, masses: Array) -> Array:
-    """Momenta of a molecule without its drift and its turning, in axes that turn with it.
-
-    The momentum of the centre of mass and the rotation at the angular velocity I^-1 L are taken off; what is left is
-    turned so that the molecule lies on its first frame (mass-weighted, Kabsch, Acta Cryst. A 32, 922 (1976),
-    doi:10.1107/S0567739476001873), without which every line would be split by the rotation.
-
-    Args:
-        positions: A, shape (frames, replicas, n, 3), not wrapped.
-        momenta: (eV u)^1/2, the same shape.
-        masses: u, shape (n,).
-
-    Returns:
-        (eV u)^1/2, the same shape.
-    """
-    x, p, m = (np.asarray(a, np.float64) for a in (positions, momenta, masses))
-    if x.shape != p.shape or x.ndim != 4 or x.shape[2:] != (len(m), 3):
-        raise ValueError(f"positions {x.shape} and momenta {p.shape} must be (frames, replicas, {len(m)}, 3).")
-    if not (np.isfinite(x).all() and np.isfinite(p).all()):
-        raise ValueError("positions and momenta must be finite numbers.")
-    x = x - np.average(x, axis=2, weights=m)[:, :, None]
-    p = p - p.sum(axis=2, keepdims=True) * (m / m.sum())[:, None]
-    momentum = np.cross(x, p).sum(axis=2)
-    inertia = np.einsum("k,frki,frkj->frij", m, x, x)
-    inertia = np.trace(inertia, axis1=-2, axis2=-1)[..., None, None] * np.eye(3) - inertia
-    # The pseudo-inverse, for a linear molecule does not turn about its axis.
-    omega = np.einsum("frij,frj->fri", np.linalg.pinv(inertia, rcond=1e-9, hermitian=True), momentum)
-    p -= m[:, None] * np.cross(omega[:, :, None], x)
-    u, _, vt = np.linalg.svd(np.einsum("k,frki,rkj->frij", m, x, x[0]))
-    u[..., -1] *= np.sign(np.linalg.det(u @ vt))[..., None]
-    out: Array = p @ (u @ vt)
-    return out
-
-
 def _spectrum(
     signal: Array,
     groups: Mapping[str, NDArray[np.int64]],
@@ -249,7 +215,8 @@ def _spectrum(
     centres = np.asarray(np.trapezoid(first * w, w, axis=-1) / np.trapezoid(first, w, axis=-1))
     g = statistical_inefficiency(centres)
     segments = first.shape[1]
-    pieces = int(np.clip(segments // (2 * g), 1, max(1, MAX_BLOCKS // replicas)))
+    # Neighbours overlap: a block of a few, so that what two blocks share is little.
+    pieces = int(np.clip(segments // max(2 * g, 4.0), 1, max(1, MAX_BLOCKS // replicas)))
     size = segments // pieces
     blocks = {
         # The remainder is dropped at the start, where a run may still settle.

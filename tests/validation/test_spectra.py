@@ -69,9 +69,10 @@ def test_effective_samples_are_those_of_the_process(reference: Spectrum) -> None
 
 
 def test_predicted_noise_is_the_noise(reference: Spectrum) -> None:
-    """60 runs of the same physics: mean distance as predicted, 95 % quantile passed by 0 to 9 of them, none fails.
+    """60 runs of the same physics: mean distance as predicted, 95 % quantile passed by 0 to 9 of them, and 0 to 4 fail.
 
-    9 is the 99.9 % quantile of the binomial with 60 and 0.05. The variance comes from some 64 blocks: its root is known
+    9 is the 99.9 % quantile of the binomial with 60 and 0.05, 4 that with 60 and 0.01, the rate of false alarms measured
+    on 200 pairs: beyond the 95 % quantile by the limit. The variance comes from some 64 blocks: its root is known
     to 1 / sqrt(2 * 64) = 9 %; segments that overlap add another 3 %.
     """
     results = [compare_spectra(spectrum(thermal(100 + i, ps=10.0)), reference) for i in range(60)]
@@ -79,7 +80,7 @@ def test_predicted_noise_is_the_noise(reference: Spectrum) -> None:
     stderr = errors.std() / np.sqrt(60)
     assert abs(errors.mean() - results[0].noise_cm) < 0.12 * results[0].noise_cm + 4 * stderr
     assert sum(r.error_cm > r.noise95_cm for r in results) <= 9
-    assert not any(r.verdict is Verdict.FAIL for r in results)
+    assert sum(r.verdict is Verdict.FAIL for r in results) <= 4
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -93,7 +94,8 @@ def test_a_wrong_frame_spacing_fails_and_its_twin_passes(reference: Spectrum, se
         for against in (reference, MODES):
             match = match_peaks(s, against, line_limit_percent=1.0)
             assert match.verdict is expected, match.note
-            assert match.ci95[0] < 1 / factor < match.ci95[1]
+            # 4 standard errors: the interval has 2.26 of them (Student's t over ten lines).
+            assert abs(match.factor - 1 / factor) < 4 / 2.26 * (match.ci95[1] - match.factor)
 
 
 def test_false_alarms_and_power_of_the_lines() -> None:
@@ -162,6 +164,16 @@ def test_thin_data_decide_nothing(reference: Spectrum) -> None:
 def test_bad_expectations(reference: Spectrum, expected: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         match_peaks(reference, expected)
+
+
+def test_anharmonicity_has_its_place_and_a_fault_does_not_hide_behind_it() -> None:
+    """Modes 0.8 % softer than harmonic pass; a spacing that is 2 % off fails both ways, though +2 - 0.8 is little."""
+    p = thermal(11, ps=40.0, modes=0.992 * MODES)
+    for factor, expected in ((1.0, Verdict.PASS), (1.02, Verdict.FAIL), (0.98, Verdict.FAIL)):
+        assert match_peaks(spectrum(p, 0.004 * factor), MODES).verdict is expected
+    assert match_peaks(spectrum(p), MODES, limits_percent=(-0.5, 0.5)).verdict is Verdict.FAIL
+    with pytest.raises(ValueError, match="negative and a positive"):
+        match_peaks(spectrum(p), MODES, limits_percent=(0.5, 1.0))
 
 
 def test_spectra_of_other_things_are_refused(reference: Spectrum) -> None:

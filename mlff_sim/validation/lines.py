@@ -20,6 +20,9 @@ REACH = 0.02
 """A line belongs to an expected one if, with the common factor taken out, it is no further off than this share."""
 WIDEST = 0.06
 """Largest deviation of the common factor from 1 that is looked for."""
+HARMONIC, SAME = (-1.5, 0.5), (-1.0, 1.0)
+"""Percent that the common factor may be from 1, against harmonic modes and against lines of a reference. Bonds get softer
+as they stretch: at 300 K classical anharmonicity takes 0.6 to 0.9 % on average of ethanol (GFN2-xTB), 1.2 % of its O-H."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,9 @@ class Line:
         if self.limit_percent is None:
             return None
         return _sided(
-            100 * self.shift_cm / self.expected_cm, 200 * self.error_cm / self.expected_cm, self.limit_percent
+            100 * self.shift_cm / self.expected_cm,
+            200 * self.error_cm / self.expected_cm,
+            (-self.limit_percent, self.limit_percent),
         )
 
 
@@ -117,7 +122,7 @@ class PeakMatch:
     Attributes:
         factor: common factor, the mean of found / expected over the lines; NaN without any.
         ci95: its interval, Student's t over the lines.
-        limit_percent: how far it may be from 1.
+        limits_percent: how far it may be from 1, downwards (negative) and upwards.
         lines: expected lines that were found, rising.
         missing_cm: 1/cm, expected lines without a found one.
         verdict: see `match_peaks`.
@@ -126,7 +131,7 @@ class PeakMatch:
 
     factor: float
     ci95: tuple[float, float]
-    limit_percent: float
+    limits_percent: tuple[float, float]
     lines: tuple[Line, ...]
     missing_cm: tuple[float, ...]
     verdict: Verdict
@@ -139,7 +144,7 @@ def match_peaks(
     *,
     name: str | None = None,
     lowest_cm: float = 500.0,
-    limit_percent: float = 1.0,
+    limits_percent: tuple[float, float] | None = None,
     line_limit_percent: float | None = None,
 ) -> PeakMatch:
     """Hold the lines of a spectrum to normal modes, or to the lines of a reference.
@@ -148,35 +153,38 @@ def match_peaks(
     spectroscopists fit to harmonic ones (Scott & Radom, J. Phys. Chem. 100, 16502 (1996), doi:10.1021/jp960976r). It is
     looked for first, between 0.94 and 1.06, so that lines are not taken for their neighbours; then each expected line
     takes the nearest found one, if that is within 2 %, and such as share one are averaged. Lines count whose standard
-    error is below half of `limit_percent`.
+    error is below a quarter of what `limits_percent` leaves.
 
     Verdict:
         INCONCLUSIVE: no such line above `lowest_cm` is found where one is expected.
-        FAIL: the whole interval of the factor is off by more than `limit_percent`, or with `line_limit_percent` a line
+        FAIL: the whole interval of the factor is beyond one of `limits_percent`, or with `line_limit_percent` a line
             is off by more than that and two standard errors.
         INCONCLUSIVE: with `line_limit_percent` fewer than 50 effective samples in either spectrum; lines of a molecule
             that has not seen all its conformers are sharp and elsewhere. The factor is a mean over lines and needs none.
         PASS: the whole interval is within, and with `line_limit_percent` every line, and none is missing.
         INCONCLUSIVE: anything else.
 
-    Against harmonic normal modes of a molecule judge the factor, and leave 1.5 %: at 300 K classical anharmonicity
-    takes 0.7 % on average (ethanol, GFN2-xTB), 1.2 % of an O-H stretch.
+    Single lines of a floppy molecule are those of several conformers: against its normal modes judge the factor.
 
     Args:
         run: of `vibrations` or `infrared`.
         expected: 1/cm, shape (modes,), or the spectrum of a reference.
         name: "all" or an element; by default the first.
         lowest_cm: 1/cm; lines below it are left out: torsions and translations, which are not harmonic.
-        limit_percent: how far the common factor may be from 1.
+        limits_percent: how far the common factor may be from 1, downwards (negative) and upwards. By default -1 and 1
+            against a reference, -1.5 and 0.5 against normal modes, which anharmonicity softens at 300 K.
         line_limit_percent: how far each line may be from where it is expected; by default single lines are not judged.
 
     Raises:
         ValueError: nothing expected, or not finite.
     """
-    found = _sure(peaks(run, name), limit_percent)
+    low, high = limits_percent or (SAME if isinstance(expected, Spectrum) else HARMONIC)
+    if not (np.isfinite([low, high]).all() and low < 0 < high):
+        raise ValueError(f"limits_percent = {(low, high)} must be a negative and a positive number.")
+    found = _sure(peaks(run, name), 0.5 * (high - low))
     samples = run.samples
     if isinstance(expected, Spectrum):
-        wanted = _sure(peaks(expected, name), limit_percent)
+        wanted = _sure(peaks(expected, name), 0.5 * (high - low))
         samples = min(samples, expected.samples)
     else:
         wanted = [Peak(float(e), 0.0, 1.0) for e in np.asarray(expected, np.float64).ravel()]
@@ -191,17 +199,17 @@ def match_peaks(
         why = (
             run.note
             if run.verdict
-            else f"No line above {lowest_cm:g} 1/cm is known to {limit_percent:g} %: run longer."
+            else f"No line above {lowest_cm:g} 1/cm is known to {0.5 * (high - low):g} %: run longer."
         )
-        return PeakMatch(nothing, (nothing, nothing), limit_percent, (), missing, Verdict.INCONCLUSIVE, why)
+        return PeakMatch(nothing, (nothing, nothing), (low, high), (), missing, Verdict.INCONCLUSIVE, why)
     ratios = np.array([line.peak.wavenumber_cm / line.expected_cm for line in lines])
     own = float(np.sqrt(np.sum([(line.error_cm / line.expected_cm) ** 2 for line in lines]))) / len(lines)
     half = 2.0 * own
     if len(lines) > 1:
         half = max(half, student_t(0.975, len(lines) - 1) * float(ratios.std(ddof=1)) / np.sqrt(len(lines)))
     factor = float(ratios.mean())
-    verdict, note = _judge(factor, half, limit_percent, lines, missing, samples)
-    return PeakMatch(factor, (factor - half, factor + half), limit_percent, lines, missing, verdict, note)
+    verdict, note = _judge(factor, half, (low, high), lines, missing, samples)
+    return PeakMatch(factor, (factor - half, factor + half), (low, high), lines, missing, verdict, note)
 
 
 def _sure(found: Sequence[Peak], percent: float) -> list[Peak]:
@@ -233,18 +241,23 @@ def _assign(
     return tuple(lines), tuple(e.wavenumber_cm for e, close in zip(wanted, near, strict=True) if not close)
 
 
-def _sided(value: float, half: float, limit: float) -> Verdict:
-    """Whether value +- half is within +-limit, beyond it, or both."""
-    if abs(value) + half <= limit:
+def _sided(value: float, half: float, limits: tuple[float, float]) -> Verdict:
+    """Whether value +- half is within the limits, beyond one of them, or both."""
+    if limits[0] <= value - half and value + half <= limits[1]:
         return Verdict.PASS
-    return Verdict.FAIL if abs(value) - half > limit else Verdict.INCONCLUSIVE
+    return Verdict.FAIL if value + half < limits[0] or value - half > limits[1] else Verdict.INCONCLUSIVE
 
 
 def _judge(
-    factor: float, half: float, limit: float, lines: Sequence[Line], missing: Sequence[float], samples: float
+    factor: float,
+    half: float,
+    limits: tuple[float, float],
+    lines: Sequence[Line],
+    missing: Sequence[float],
+    samples: float,
 ) -> tuple[Verdict, str]:
     """The rules of `match_peaks`."""
-    common = _sided(100 * (factor - 1), 100 * half, limit)
+    common = _sided(100 * (factor - 1), 100 * half, limits)
     size = f"{100 * (factor - 1):+.2f} +- {100 * half:.2f} % over {len(lines)} lines"
     if common is Verdict.FAIL:
         return common, f"All frequencies are off by {size}: check frame spacing, time step and masses."
