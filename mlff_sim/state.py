@@ -33,8 +33,8 @@ class State:
 
 
 def kinetic_energy(momenta: Array, masses: Array) -> Array:
-    """Kinetic energy sum p^2 / 2m in eV, shape (R,), of momenta (R, n, 3) and masses (n,) in u."""
-    kinetic: Array = 0.5 * np.einsum("rni,rni,n->r", momenta, momenta, 1.0 / masses)
+    """Kinetic energy sum p^2 / 2m in eV, shape (...), of momenta (..., n, 3) and masses (n,) in u."""
+    kinetic: Array = 0.5 * np.einsum("...ni,...ni,n->...", momenta, momenta, 1.0 / masses)
     return kinetic
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlff_sim.benchmark import Ladder, Rung
-from mlff_sim.report.figures import BLUE, GREEN, GREY, ORANGE, Figure
+from mlff_sim.report.drawing import BLUE, GREEN, GREY, ORANGE, Figure
 from mlff_sim.report.html import page
 from mlff_sim.report.results import strict, write_results, write_text
 from mlff_sim.runfolder import hardware, versions

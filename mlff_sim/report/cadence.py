@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlff_sim.report.figures import BLUE, GREY, ORANGE, Figure
+from mlff_sim.report.drawing import BLUE, GREY, ORANGE, Figure
 from mlff_sim.report.html import page
 from mlff_sim.report.results import strict, write_results, write_text
 from mlff_sim.runfolder import hardware, versions

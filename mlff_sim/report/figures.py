@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from mlff_sim.forces import Array
+from mlff_sim.report.drawing import ANGSTROM, BLUE, GREEN, GREY, ORANGE, Figure, layout, line, numbers
 from mlff_sim.report.findings import plots
 from mlff_sim.validation import Assessment, RdfResult, RunAssessment
 
-BLUE, ORANGE, GREEN, GREY = "#4c84d6", "#dd7f3b", "#3a9d76", "#8a8f98"
-ANGSTROM = "\u00c5"
-MAX_POINTS, MAX_LINES = 400, 16
-"""Per line and per plot: what a screen can show, and a page can carry."""
-
-Figure = dict[str, Any]
+MAX_LINES = 16
+"""Replicas in a plot."""
 
 
 def figures(assessment: Assessment) -> dict[str, list[Figure]]:
@@ -34,26 +29,6 @@ def figures(assessment: Assessment) -> dict[str, list[Figure]]:
     }
 
 
-def _numbers(x: Array) -> list[float | None]:
-    """Five significant digits, None for what JSON lacks."""
-    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in np.asarray(x, dtype=np.float64).ravel()]
-
-
-def _line(x: Array, y: Array, **style: Any) -> Figure:
-    stride = max(1, -(-len(x) // MAX_POINTS))
-    return {"type": "scatter", "mode": "lines", "x": _numbers(x[::stride]), "y": _numbers(y[::stride]), **style}
-
-
-def _layout(x: str, y: str, title: str = "", **more: Any) -> Figure:
-    return {
-        "title": {"text": title, "x": 0, "xanchor": "left", "xref": "paper"},
-        "xaxis": {"title": {"text": x}},
-        "yaxis": {"title": {"text": y}},
-        "height": 340,
-        **more,
-    }
-
-
 def _replicas(run: RunAssessment, series: Array) -> list[Figure]:
     """One thin line per replica, the first of them in the legend for all."""
     shown = min(series.shape[1], MAX_LINES)
@@ -68,7 +43,7 @@ def _replicas(run: RunAssessment, series: Array) -> list[Figure]:
         "hoverinfo": "skip",
         "legendgroup": "replicas",
     }
-    return [_line(run.time_ps, series[:, r], name=name, showlegend=r == 0, **style) for r in range(shown)]
+    return [line(run.time_ps, series[:, r], name=name, showlegend=r == 0, **style) for r in range(shown)]
 
 
 def _energy(run: RunAssessment) -> Figure:
@@ -79,12 +54,12 @@ def _energy(run: RunAssessment) -> Figure:
         ends = np.array([run.time_ps[0], run.time_ps[-1]])
         fit = np.mean(run.drift.intercepts) + run.drift.slope * ends
         data.append(
-            _line(ends, fit, name=f"drift {run.drift.slope:+.3f} meV/atom/ps", line={"width": 3, "color": ORANGE})
+            line(ends, fit, name=f"drift {run.drift.slope:+.3f} meV/atom/ps", line={"width": 3, "color": ORANGE})
         )
         for sign, shown in ((1, True), (-1, False)):
             limit = np.mean(run.drift.intercepts) + sign * run.drift.limit * ends
             data.append(
-                _line(
+                line(
                     ends,
                     limit,
                     name="limit",
@@ -93,25 +68,26 @@ def _energy(run: RunAssessment) -> Figure:
                     line={"width": 1.5, "dash": "dash", "color": GREY},
                 )
             )
-    return {"data": data, "layout": _layout("time / ps", "energy change / meV/atom", title)}
+    return {"data": data, "layout": layout("time / ps", "energy change / meV/atom", title)}
 
 
 def _temperature(run: RunAssessment) -> Figure:
     assert run.temperatures is not None
-    groups = [run.temperatures.total, *run.temperatures.by_element.values()]
+    t = run.temperatures
+    groups = [t.total, *t.by_element.values(), *t.by_motion.values()]
     bars = [g.three_sigma_K if np.isfinite(g.three_sigma_K) else 0.0 for g in groups]
     data: list[Figure] = [
         {
             "type": "scatter",
             "mode": "markers",
             "x": ["all atoms" if g.name == "all" else g.name for g in groups],
-            "y": _numbers(np.array([g.mean_K for g in groups])),
-            "error_y": {"type": "data", "array": _numbers(np.array(bars)), "thickness": 2, "width": 8, "color": BLUE},
+            "y": numbers(np.array([g.mean_K for g in groups])),
+            "error_y": {"type": "data", "array": numbers(np.array(bars)), "thickness": 2, "width": 8, "color": BLUE},
             "marker": {"size": 10, "color": BLUE},
             "name": "mean, with three standard errors",
         }
     ]
-    layout = _layout("", "kinetic temperature / K", run.name, showlegend=True)
+    frame = layout("", "kinetic temperature / K", run.name, showlegend=True)
     target = run.temperatures.total.target_K
     if target is not None:
         bath = {
@@ -122,9 +98,9 @@ def _temperature(run: RunAssessment) -> Figure:
         }
         data.append({"type": "scatter", "mode": "lines", **bath})
         reach = max(0.04 * target, *(1.15 * (abs(g.mean_K - target) + b) for g, b in zip(groups, bars, strict=True)))
-        layout["yaxis"]["range"] = [target - reach, target + reach]
-    layout["xaxis"] = {"type": "category"}
-    return {"data": data, "layout": layout}
+        frame["yaxis"]["range"] = [target - reach, target + reach]
+    frame["xaxis"] = {"type": "category"}
+    return {"data": data, "layout": frame}
 
 
 def _structure(r: RdfResult) -> list[Figure]:
@@ -140,22 +116,22 @@ def _structure(r: RdfResult) -> list[Figure]:
             {
                 "type": "scatter",
                 "mode": "lines",
-                "x": _numbers(np.concatenate([x, x[::-1]])),
-                "y": _numbers(np.concatenate([upper, lower[::-1]])),
+                "x": numbers(np.concatenate([x, x[::-1]])),
+                "y": numbers(np.concatenate([upper, lower[::-1]])),
                 "fill": "toself",
                 "fillcolor": "rgba(221,127,59,0.28)",
                 "line": {"width": 0},
                 "name": "what sampling explains",
                 "hoverinfo": "skip",
             },
-            _line(x, reference[window], name="reference", line={"color": ORANGE, "width": 1.5}),
-            _line(x, run[window], name="run", line={"color": BLUE, "width": 1.5}),
+            line(x, reference[window], name="reference", line={"color": ORANGE, "width": 1.5}),
+            line(x, run[window], name="run", line={"color": BLUE, "width": 1.5}),
         ]
         title = f"{pair.replace('-', chr(8211))}, error {r.by_pair[pair]:.1f} %"
         out.append(
             {
                 "data": data,
-                "layout": _layout(f"distance / {ANGSTROM}", f"density / {ANGSTROM}<sup>-1</sup>", title, height=300),
+                "layout": layout(f"distance / {ANGSTROM}", f"density / {ANGSTROM}<sup>-1</sup>", title, height=300),
             }
         )
     return out
@@ -174,14 +150,14 @@ def _speed(run: RunAssessment) -> list[Figure]:
                 "type": "bar",
                 "orientation": "h",
                 "y": names,
-                "x": _numbers(np.array([split[part], baseline])),
+                "x": numbers(np.array([split[part], baseline])),
                 "name": part,
                 "marker": {"color": color},
             }
         )
     wall: Figure = {
         "data": bars,
-        "layout": _layout(
+        "layout": layout(
             "wall time / s per simulated ps", "", f"{run.name}: where the time goes", barmode="stack", height=260
         ),
     }
@@ -198,20 +174,20 @@ def _speed(run: RunAssessment) -> list[Figure]:
     error = {
         "type": "data",
         "symmetric": False,
-        "array": _numbers(np.array(above)),
-        "arrayminus": _numbers(np.array(below)),
+        "array": numbers(np.array(above)),
+        "arrayminus": numbers(np.array(below)),
         "color": GREY,
     }
     bar = {
         "y": labels,
-        "x": _numbers(np.array(values)),
+        "x": numbers(np.array(values)),
         "marker": {"color": [GREEN, GREY]},
         "error_x": error,
         "showlegend": False,
     }
     ratio: Figure = {
         "data": [{"type": "bar", "orientation": "h", **bar}],
-        "layout": _layout(
+        "layout": layout(
             "times faster than the teacher alone", "", f"Speed-up against {m.baseline_timestep_fs:g} fs", height=260
         ),
     }
@@ -222,7 +198,7 @@ def _speed(run: RunAssessment) -> list[Figure]:
 def _residual(run: RunAssessment) -> Figure:
     assert run.residual is not None
     mean = run.residual.mean(axis=1)
-    data = [*_replicas(run, run.residual), _line(run.time_ps, mean, name="mean", line={"width": 2.5, "color": ORANGE})]
-    layout = _layout("time / ps", "residual force / meV/" + ANGSTROM, run.name)
-    layout["yaxis"]["rangemode"] = "tozero"
-    return {"data": data, "layout": layout}
+    data = [*_replicas(run, run.residual), line(run.time_ps, mean, name="mean", line={"width": 2.5, "color": ORANGE})]
+    frame = layout("time / ps", "residual force / meV/" + ANGSTROM, run.name)
+    frame["yaxis"]["rangemode"] = "tozero"
+    return {"data": data, "layout": frame}

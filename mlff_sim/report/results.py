@@ -125,6 +125,11 @@ def _nve(assessment: Assessment) -> dict[str, Any] | None:
         "duration_ps": d.duration_ps,
         "outer_step_fs": run.settings.get("outer_step_fs"),
         "note": d.note,
+        "walk_meV_per_atom_root_ps": d.walk,
+        "walk_ci95": d.walk_ci95,
+        "kT_per_ns_dof": d.kT_per_ns_dof,
+        "percent_of_kinetic_per_ps": d.percent_per_ps,
+        "mlipaudit_ratio": d.mlipaudit_ratio,
     }
 
 
@@ -159,6 +164,9 @@ def _temperature(assessment: Assessment) -> dict[str, Any] | None:
         "stderr_by_element": {name: g.stderr_K for name, g in elements.items()},
         "target": total.target_K,
         "verdict": verdict.value if verdict else None,
+        "by_motion": {name: g.mean_K for name, g in run.temperatures.by_motion.items()},
+        "stderr_by_motion": {name: g.stderr_K for name, g in run.temperatures.by_motion.items()},
+        "distribution_p": run.temperatures.distribution.p_value if run.temperatures.distribution else None,
     }
 
 

@@ -77,7 +77,17 @@ def _judged(run: RunAssessment) -> Iterator[Row]:
         nvt = run.temperatures.total.target_K is not None
         yield _temperature(run.temperatures.total, run.settings.get("temperature_K"))
         if nvt:
-            yield from (_temperature(g) for g in run.temperatures.by_element.values())
+            parts = (run.temperatures.by_element, run.temperatures.by_motion)
+            yield from (_temperature(g) for part in parts for g in part.values())
+            if run.temperatures.distribution:
+                d = run.temperatures.distribution
+                yield Row(
+                    "Distribution of the kinetic energy",
+                    f"p = {d.p_value:.3g}",
+                    "0.001",
+                    d.verdict,
+                    f"{number(d.samples)} independent samples against Maxwell and Boltzmann's.",
+                )
     if run.rdf:
         yield _structure(run.rdf)
 
@@ -87,6 +97,14 @@ def _drift(d: Drift, step: str) -> Row:
     if d.verdict is Verdict.FAIL:
         advice = "Take a shorter outer step or a better student; check that the teacher converges tightly. " + d.note
     value = f"{d.slope:+.3f} ({d.ci95[0]:+.3f} to {d.ci95[1]:+.3f}) meV/atom/ps"
+    also = []
+    if d.kT_per_ns_dof is not None:
+        also.append(f"{d.kT_per_ns_dof:+.2g} kT/ns/dof")
+    if d.percent_per_ps is not None:
+        also.append(f"{d.percent_per_ps:+.2g} % of the mean kinetic energy a ps")
+    if d.walk is not None:
+        also.append(f"beneath it the energy walks by {d.walk:.2g} meV/atom a root ps")
+    advice += f" That is {', '.join(also)}." if also else ""
     return Row("Energy drift, NVE", value, f"\N{PLUS-MINUS SIGN}{d.limit:g} meV/atom/ps", d.verdict, advice)
 
 

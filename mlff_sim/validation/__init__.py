@@ -20,15 +20,8 @@
 | all of it, for the runs of a study | `assess` | `Assessment` |
 """
 
-from mlff_sim.validation.assess import (
-    Assessment,
-    Run,
-    RunAssessment,
-    Speed,
-    assess,
-    load_reference,
-    reference_of,
-)
+from mlff_sim.validation.assess import assess, load_reference, reference_of
+from mlff_sim.validation.assessment import Assessment, Finding, Run, RunAssessment, Speed
 from mlff_sim.validation.boltzmann import EnsembleCheck, ensemble_check
 from mlff_sim.validation.breakeven import (
     BreakEven,
@@ -85,6 +78,7 @@ __all__ = [
     "Distribution",
     "Drift",
     "EnsembleCheck",
+    "Finding",
     "FrameSpacing",
     "GroupTemperature",
     "KineticConsistency",

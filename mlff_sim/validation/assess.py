@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
-from mlff_sim.units import MEV
-from mlff_sim.validation.breakeven import Speedup, measured_speedup
-from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
-from mlff_sim.validation.energy import BLOCKS, Drift, nve_drift
-from mlff_sim.validation.ensemble import Temperatures, equipartition
+from mlff_sim.state import kinetic_energy
+from mlff_sim.units import KB, MEV
+from mlff_sim.validation.assessment import Assessment, Finding, Run, RunAssessment, Speed, clock, sound
+from mlff_sim.validation.beside import beside
+from mlff_sim.validation.breakeven import measured_speedup
+from mlff_sim.validation.distances import Distribution, compare, pair_distributions
+from mlff_sim.validation.energy import BLOCKS, nve_drift
+from mlff_sim.validation.ensemble import equipartition
 from mlff_sim.validation.montecarlo import MonteCarlo, monte_carlo, observables
 from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
-from mlff_sim.validation.verdict import Verdict, worst
 
 RELAXATION_TIMES = 3.0
 """A Langevin bath forgets the start as exp(-friction t); after three of these 5 % are left."""
@@ -57,171 +58,6 @@ RECIPE = (
 """Settings of a run that are remembered with its distributions."""
 
 
-class Run(Protocol):
-    """What a run folder holds; see `mlff_sim.runfolder.RunData` for shapes and units.
-
-    Files made elsewhere (`mlff_sim.trajectory`) may know no times, energies or velocities: None.
-    """
-
-    @property
-    def folder(self) -> Path: ...  # noqa: D102
-    @property
-    def settings(self) -> dict[str, Any]: ...  # noqa: D102
-    @property
-    def time_ps(self) -> Array | None: ...  # noqa: D102
-    @property
-    def conserved(self) -> Array | None: ...  # noqa: D102
-    @property
-    def residual_mae(self) -> Array | None: ...  # noqa: D102
-    @property
-    def accepted(self) -> Array | None: ...  # noqa: D102
-    @property
-    def potential_energy(self) -> Array | None: ...  # noqa: D102
-    @property
-    def positions(self) -> Array: ...  # noqa: D102
-    @property
-    def momenta(self) -> Array | None: ...  # noqa: D102
-    @property
-    def wall(self) -> dict[str, Array]: ...  # noqa: D102
-
-
-class Finding(Protocol):
-    """The answer of a validator: judged, or only reported."""
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """What the data say; None where nothing is judged."""
-
-    @property
-    def note(self) -> str:
-        """Which rule decided, and what would settle it."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Wall time of a hybrid run against the all-teacher baseline.
-
-    Attributes:
-        measured: from alternating blocks; None where the run timed no baseline.
-        predicted: from the times of single calls; None where the run did not measure them.
-        investment_s: s spent on sampling, labels and training of the student; None if unknown.
-        split_s_per_ps: s/ps per replica of the run by "teacher", "student" and "rest".
-    """
-
-    measured: Speedup | None
-    predicted: float | None
-    investment_s: float | None
-    split_s_per_ps: Mapping[str, float]
-
-    @property
-    def ratio(self) -> float | None:
-        """Measured over predicted."""
-        return self.measured.value / self.predicted if self.measured and self.predicted else None
-
-    @property
-    def break_even_ps(self) -> float | None:
-        """Simulated ps after which distillation has paid for itself; None if never or unknown."""
-        return (
-            self.measured.break_even_ps(self.investment_s) if self.measured and self.investment_s is not None else None
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class RunAssessment:
-    """One run folder, judged.
-
-    Attributes:
-        name: of the folder.
-        settings: its `run.json`.
-        cut_ps: start of the run that temperature and structure leave out as equilibration.
-        time_ps: ps, shape (frames,); 0, 1, 2, ... where no times are known.
-        energy: conserved energy relative to the first frame, meV/atom, shape (frames, replicas), (frames, 0) without one.
-        residual: mean absolute residual force, meV/A, shape (frames, replicas); None without a student.
-        drift: NVE only.
-        temperatures: judged in NVT, reported in NVE.
-        rdf: None without a reference.
-        speed: None for plain dynamics.
-        ghmc: None where nothing was proposed.
-        notes: what was not judged and why, or how the run ended.
-        findings: answers of further validators by name.
-    """
-
-    name: str
-    settings: Mapping[str, Any]
-    cut_ps: float
-    time_ps: Array
-    energy: Array
-    residual: Array | None
-    drift: Drift | None
-    temperatures: Temperatures | None
-    rdf: RdfResult | None
-    speed: Speed | None
-    ghmc: MonteCarlo | None
-    notes: tuple[str, ...]
-    findings: Mapping[str, Finding] = field(default_factory=dict)
-
-    @property
-    def ensemble(self) -> str:
-        """The word "nve" or "nvt", or "unknown"."""
-        return str(self.settings["ensemble"] or "unknown")
-
-    @property
-    def ended(self) -> Verdict | None:
-        """FAIL where a guard stopped the run, INCONCLUSIVE where it was interrupted, None where it finished."""
-        if self.settings.get("status") == "finished":
-            return None
-        return Verdict.FAIL if self.settings.get("stop") else Verdict.INCONCLUSIVE
-
-    @property
-    def parts(self) -> dict[str, Verdict | None]:
-        """Verdict of each part; None where it was not judged."""
-        return {
-            "ended": self.ended,
-            "nve": self.drift.verdict if self.drift else None,
-            "temperature": self.temperatures.verdict if self.temperatures else None,
-            "rdf": self.rdf.verdict if self.rdf else None,
-            "ghmc": self.ghmc.verdict if self.ghmc else None,
-            **{name: finding.verdict for name, finding in self.findings.items()},
-        }
-
-    @property
-    def verdict(self) -> Verdict:
-        """The worst of the judged parts."""
-        return worst(self.parts.values())
-
-
-@dataclass(frozen=True, eq=False)
-class Assessment:
-    """One or several runs of a study.
-
-    Attributes:
-        runs: in the order given.
-        notes: about the study as a whole.
-    """
-
-    runs: tuple[RunAssessment, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        """The worst of all judged parts of all runs; inconclusive where nothing could be judged."""
-        return worst(v for run in self.runs for v in run.parts.values())
-
-    @property
-    def main(self) -> RunAssessment:
-        """The run that speed and settings are quoted from: hybrid before plain, NVT before NVE."""
-        return min(self.runs, key=lambda r: (r.settings.get("kind") != "hybrid", r.ensemble != "nvt"))
-
-    def worst_of(self, part: str) -> RunAssessment | None:
-        """The run whose `part` ("nve", "temperature", "rdf", "ended") came out worst; the main run among equals."""
-        judged = [r for r in self.runs if r.parts.get(part) is not None]
-        if not judged:
-            return None
-        bad = worst(r.parts[part] for r in judged)
-        equals = [r for r in judged if r.parts[part] is bad]
-        return next((r for r in equals if r is self.main), equals[0])
-
-
 def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift_limit: float = 0.1) -> Assessment:
     """Judge the runs of a study.
 
@@ -244,8 +80,11 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
         raise ValueError("no run to assess; give at least one.")
     reference = against if against is None or isinstance(against, Distribution) else reference_of(against)
     any_nvt = any(r.settings["ensemble"] == "nvt" for r in runs)
+    other = against if against is not None and not isinstance(against, Distribution) else None
+    held = [r.settings["ensemble"] == "nvt" or not any_nvt for r in runs]
     judged = tuple(
-        _assess_run(r, reference if r.settings["ensemble"] == "nvt" or not any_nvt else None, drift_limit) for r in runs
+        _assess_run(r, reference if h else None, drift_limit, other if h else None)
+        for r, h in zip(runs, held, strict=True)
     )
     notes = []
     if not any(r.drift for r in judged):
@@ -327,24 +166,9 @@ def _cells(run: Run) -> Array | None:
     return cells
 
 
-def clock(run: Run) -> Array:
-    """Times in ps, or the number of each frame where no times are known."""
-    return np.arange(len(run.positions), dtype=np.float64) if run.time_ps is None else run.time_ps
-
-
 def _has_momenta(settings: Mapping[str, Any]) -> bool:
     """Whether the momenta of a run are Maxwell's; runs say so that have others."""
     return bool(settings.get("physical_momenta", True))
-
-
-def sound(run: Run) -> NDArray[np.bool_]:
-    """Frames before the first that is not finite (a run that was stopped may end in one)."""
-    bad = np.zeros(len(run.positions), dtype=bool)
-    for part in (run.conserved, run.positions, run.momenta):
-        if part is not None:
-            bad |= ~np.isfinite(part).all(axis=tuple(range(1, part.ndim)))
-    first = int(np.argmax(bad)) if bad.any() else len(bad)
-    return np.arange(len(bad)) < first
 
 
 def _equilibration_ps(settings: Mapping[str, Any], time_ps: Array) -> float:
@@ -368,8 +192,10 @@ def _lowest_friction(settings: Mapping[str, Any]) -> float:
     return float(min(own.get(element, friction) for element in elements))
 
 
-def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) -> RunAssessment:
-    """Judge one run by everything that applies to it."""
+def _assess_run(
+    run: Run, reference: Distribution | None, drift_limit: float, other: Run | None = None
+) -> RunAssessment:
+    """Judge one run by everything that applies to it; `other` is the run that the reference was made from."""
     settings, rows = run.settings, sound(run)
     structure, nvt = settings["structure"], settings["ensemble"] == "nvt"
     n, time_ps = len(structure["numbers"]), clock(run)
@@ -390,7 +216,7 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
             what = "energies" if run.conserved is None else "times"
             notes.append(f"Energy drift was not judged: the files hold no {what}.")
         elif len(time_ps) >= (3 if conserved.shape[1] > 1 else BLOCKS):
-            drift = nve_drift(time_ps, conserved.T, n, drift_limit)
+            drift = nve_drift(time_ps, conserved.T, n, drift_limit, **_kinetic_scale(run, rows))
         else:
             notes.append(
                 f"Energy drift was not judged: {len(time_ps)} frames are too few; run longer or record more often."
@@ -435,6 +261,8 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
         )
     checks = {"spacing": _spacing(run), "kinetic": _kinetic(run)}
     findings: dict[str, Finding] = {name: check for name, check in checks.items() if check is not None}
+    if other is not None and rdf is not None:
+        findings |= beside(run, other, keep, kept(other), rdf)
     return RunAssessment(
         name=Path(run.folder).name,
         settings=settings,
@@ -450,6 +278,24 @@ def _assess_run(run: Run, reference: Distribution | None, drift_limit: float) ->
         notes=tuple(notes),
         findings=findings,
     )
+
+
+def _kinetic_scale(run: Run, rows: NDArray[np.bool_]) -> dict[str, Any]:
+    """What a drift is compared with: kinetic energies, (replicas, frames), degrees of freedom, and their temperature."""
+    if run.momenta is None or not _has_momenta(run.settings):
+        return {}
+    masses = np.asarray(run.settings["structure"]["masses"], dtype=np.float64)
+    kinetic = kinetic_energy(run.momenta[rows], masses)
+    dof = 3.0 * len(masses) - (3.0 if run.settings["com_removed"] else 0.0)
+    if not dof:
+        return {"kinetic_eV": kinetic.T}
+    return {"kinetic_eV": kinetic.T, "dof": dof, "temperature_K": float(2 * kinetic.mean() / (dof * KB))}
+
+
+def kept(run: Run) -> NDArray[np.bool_]:
+    """Frames after equilibration, shape (frames,)."""
+    rows, time_ps = sound(run), clock(run)
+    return rows & (time_ps >= _equilibration_ps(run.settings, time_ps[rows]))
 
 
 def _spacing(run: Run) -> FrameSpacing | None:

@@ -17,7 +17,8 @@ from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.state import temperature_by_group
 from mlff_sim.units import MEV
-from mlff_sim.validation.assess import Assessment, Run, RunAssessment, assess, clock, sound
+from mlff_sim.validation.assess import assess
+from mlff_sim.validation.assessment import Assessment, Run, RunAssessment, clock, sound
 from mlff_sim.validation.sampling import effective_samples, student_t
 from mlff_sim.validation.verdict import Verdict, worst
 

@@ -94,6 +94,7 @@ def vibrations(
     *,
     resolution_cm: float = 10.0,
     highest_cm: float = 4000.0,
+    folded: bool = False,
 ) -> Spectrum:
     """Vibrational density of states: the power spectrum of mass-weighted velocities, of all atoms and of each element.
 
@@ -113,6 +114,8 @@ def vibrations(
         resolution_cm: 1/cm, width of a sharp line. A coarser one makes more segments, so more and smaller error bars.
         highest_cm: 1/cm, above which nothing vibrates. Frames must tell that frequency, else all that is faster folds
             back to places where nothing is.
+        folded: take what is there, and let what the frames cannot tell fold back: only to compare with a spectrum whose
+            frames are as far apart. The axis is then as it was seen.
 
     Returns:
         The spectrum, up to `highest_cm`.
@@ -131,7 +134,7 @@ def vibrations(
         raise ValueError("masses must be positive and finite, in u.")
     groups = {"all": np.arange(len(z))}
     groups |= {chemical_symbols[k]: np.flatnonzero(z == k) for k in dict.fromkeys(z.tolist())}
-    return _spectrum(p / np.sqrt(m)[:, None], groups, time_ps, timestep_fs, resolution_cm, highest_cm, 0)
+    return _spectrum(p / np.sqrt(m)[:, None], groups, time_ps, timestep_fs, resolution_cm, highest_cm, 0, folded)
 
 
 def infrared(
@@ -173,6 +176,7 @@ def _spectrum(
     resolution_cm: float,
     highest_cm: float,
     power: int,
+    folded: bool = False,
 ) -> Spectrum:
     """Welch's estimate of w^power |signal|^2 of a signal (frames, replicas, sources, 3), summed over groups of sources."""
     t = np.asarray(time_ps, np.float64)
@@ -192,7 +196,10 @@ def _spectrum(
             timestep_fs,
             f"A step of {timestep_fs:g} fs is not stable above {limit:.0f} 1/cm: say what the highest frequency is.",
         )
-    if nyquist <= fastest:
+    if folded and nyquist <= fastest:
+        # A frequency that is folded back was shifted by what it was before; the axis stays as it was seen.
+        fastest, timestep_fs = nyquist, 0.0
+    elif nyquist <= fastest:
         return _cannot(
             facts,
             timestep_fs,
