@@ -33,7 +33,7 @@ class SpectrumResult:
         limit_cm: 1/cm, what counts as the same spectrum.
         run_samples: effective samples in the run.
         reference_samples: effective samples in the reference.
-        verdict: see `compare_spectra`.
+        verdict: see `compare_spectra`; None where it is only reported.
         note: which rule decided, and what to do next.
     """
 
@@ -44,7 +44,7 @@ class SpectrumResult:
     limit_cm: float
     run_samples: float
     reference_samples: float
-    verdict: Verdict
+    verdict: Verdict | None
     note: str
 
 

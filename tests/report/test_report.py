@@ -174,7 +174,7 @@ def test_figures_carry_the_data(study: Assessment, tmp_path: Path) -> None:
     line = next(t for t in plots["energy"][0]["data"] if t["name"].startswith("drift"))
     assert np.diff(line["y"])[0] / np.diff(line["x"])[0] == pytest.approx(drift.slope, rel=1e-3)
     assert len(plots["structure"]) == len({"C-C", "C-O", "C-H", "H-O", "H-H"})
-    assert {"energy", "temperature", "structure", "speed", "residual"} == {k for k, v in plots.items() if v}
+    assert {"energy", "temperature", "structure", "findings", "speed", "residual"} == {k for k, v in plots.items() if v}
 
 
 def test_names_from_outside_cannot_run_as_code(tmp_path: Path) -> None:
