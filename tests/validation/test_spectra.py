@@ -166,6 +166,11 @@ def test_bad_expectations(reference: Spectrum, expected: Any, message: str) -> N
         match_peaks(reference, expected)
 
 
+def test_an_element_that_is_not_there(reference: Spectrum) -> None:
+    with pytest.raises(ValueError, match="there are all, H"):
+        peaks(reference, "C")
+
+
 def test_anharmonicity_has_its_place_and_a_fault_does_not_hide_behind_it() -> None:
     """Modes 0.8 % softer than harmonic pass; a spacing that is 2 % off fails both ways, though +2 - 0.8 is little."""
     p = thermal(11, ps=40.0, modes=0.992 * MODES)
