@@ -55,7 +55,10 @@ def peaks(spectrum: Spectrum, name: str | None = None, *, least: float = 0.01) -
 
     if not spectrum.blocks:
         return ()
-    w, blocks = spectrum.wavenumbers_cm, spectrum.blocks[name or next(iter(spectrum.blocks))]
+    name = name or next(iter(spectrum.blocks))
+    if name not in spectrum.blocks:
+        raise ValueError(f"'{name}' has no spectrum; there are {', '.join(spectrum.blocks)}.")
+    w, blocks = spectrum.wavenumbers_cm, spectrum.blocks[name]
     g, count = blocks.mean(axis=0), len(blocks)
     log = np.log(np.maximum(g, 1e-12 * g.max()))
     tops, _ = find_peaks(log, height=log.max() + np.log(least), prominence=SIGNIFICANT * np.sqrt(2 / spectrum.segments))

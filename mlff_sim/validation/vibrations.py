@@ -219,8 +219,8 @@ def _spectrum(
             f"{100 * beyond:.2g} % of the power lies above {highest_cm:g} 1/cm: give a higher highest_cm, and frames close enough for it.",
         )
     first = next(iter(spectra.values()))
-    centres = np.asarray(np.trapezoid(first * w, w, axis=-1) / np.trapezoid(first, w, axis=-1))
-    g = statistical_inefficiency(centres)
+    step: Array = np.gradient(w)
+    g = statistical_inefficiency(first @ (w * step) / (first @ step))
     segments = first.shape[1]
     # Neighbours overlap: a block of a few, so that what two blocks share is little.
     pieces = int(np.clip(segments // max(2 * g, 4.0), 1, max(1, MAX_BLOCKS // replicas)))
@@ -230,7 +230,7 @@ def _spectrum(
         k: s[:, segments - pieces * size :].reshape(replicas * pieces, size, -1).sum(axis=1)
         for k, s in spectra.items()
     }
-    scale = np.trapezoid(blocks[next(iter(blocks))].mean(axis=0), w)
+    scale = float(blocks[next(iter(blocks))].mean(axis=0) @ step)
     return Spectrum(
         wavenumbers_cm=w,
         blocks={k: b / scale for k, b in blocks.items()},
@@ -298,6 +298,10 @@ def _check(signal: Array, t: Array, timestep_fs: float, resolution_cm: float, hi
     if not (gaps.min() > 0 and np.ptp(gaps) < 0.1 * gaps.mean()):
         raise ValueError(
             f"frames are {gaps.min():.4g} to {gaps.max():.4g} ps apart; give evenly spaced ones (times of more digits, none left out)."
+        )
+    if timestep_fs > 1050 * gaps.mean():
+        raise ValueError(
+            f"timestep_fs = {timestep_fs:g} is longer than the {1e3 * gaps.mean():.4g} fs between frames; give that of the innermost integrator."
         )
     for name, value, least in (
         ("timestep_fs", timestep_fs, 0.0),
