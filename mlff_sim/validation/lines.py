@@ -62,6 +62,8 @@ def peaks(spectrum: Spectrum, name: str | None = None, *, least: float = 0.01) -
     g, count = blocks.mean(axis=0), len(blocks)
     log = np.log(np.maximum(g, 1e-12 * g.max()))
     tops, _ = find_peaks(log, height=log.max() + np.log(least), prominence=SIGNIFICANT * np.sqrt(2 / spectrum.segments))
+    if not len(tops):
+        return ()
     valleys = [0, *(a + int(log[a:b].argmin()) for a, b in pairwise(tops)), len(w) - 1]
     out = []
     for top, (left, right) in zip(tops, pairwise(valleys), strict=True):

@@ -60,7 +60,9 @@ def test_one_physics_passes() -> None:
     assert run.findings["differences"].verdict is Verdict.PASS
     assert run.findings["control"].verdict is None and "breaks none" in run.findings["control"].note
     assert run.drift is not None and run.drift.verdict is Verdict.PASS
-    assert found.verdict is Verdict.PASS
+    # Made-up momenta have no memory, hence no lines: the one thing that cannot be judged.
+    judged = {name: v for name, v in run.parts.items() if name != "lines" and v is not None}
+    assert set(judged) == {"nve", "rdf", "geometry", "differences"} and set(judged.values()) == {Verdict.PASS}
 
 
 def test_hot_hydrogens_are_found_though_the_mean_is_right() -> None:
@@ -113,3 +115,10 @@ def test_what_cannot_be_compared_is_refused(spoil: Any, says: str) -> None:
 def test_no_pairs_are_refused(a: Any, b: Any) -> None:
     with pytest.raises(ValueError, match="no pairs"):
         difference("x", "K", np.array(a), np.array(b), None)
+
+
+def test_noise_has_no_lines() -> None:
+    """Momenta without memory have a flat spectrum: no lines are judged, and that alone fails nothing."""
+    run = certify(*pair()).runs[0]
+    assert run.findings["lines"].verdict is Verdict.INCONCLUSIVE
+    assert run.findings["vibrations"].verdict is None
