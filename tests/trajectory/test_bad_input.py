@@ -77,6 +77,31 @@ def test_cut_at_any_byte(name: str, truth: Truth, tmp_path: Path) -> None:
     assert not seen if name == "run.h5" else len(seen) >= 3
 
 
+@pytest.mark.parametrize("name", sorted(WRITERS.keys() - {"run.xtc"}))
+def test_damaged_anywhere(name: str, truth: Truth, tmp_path: Path) -> None:
+    """A byte changed, a bit turned or some bytes lost: read, or refused in one line.
+
+    Not for XTC: MDTraj's decompression writes beyond its memory where sizes within a frame are damaged.
+    """
+    file = write_all(truth, tmp_path, name)[0]
+    files = [file, *sorted(tmp_path.glob("[!r]*"))]
+    data, rng = file.read_bytes(), np.random.default_rng(0)
+    for k in range(60):
+        bad = bytearray(data)
+        at = int(rng.integers(len(data) if k % 2 else min(len(data), 600)))
+        if k % 3 == 0:
+            bad[at] = int(rng.integers(256))
+        elif k % 3 == 1:
+            bad[at] ^= 1 << int(rng.integers(8))
+        else:
+            del bad[at : at + int(rng.integers(1, 9))]
+        file.write_bytes(bad)
+        try:
+            assess([read_files(files, NVE)])
+        except InputError as error:
+            assert "\n" not in str(error)
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_no_frames(name: str, truth: Truth, tmp_path: Path) -> None:
     files = write_all(truth, tmp_path, name)
