@@ -8,6 +8,7 @@
 | LAMMPS dump | positions, velocities, cells; units and elements where it says them |
 """
 
-from mlff_sim.trajectory.read import ReadOptions, TrajectoryRun, Window, read_files
+from mlff_sim.trajectory.read import read_files
+from mlff_sim.trajectory.run import ReadOptions, TrajectoryRun, Window
 
 __all__ = ["ReadOptions", "TrajectoryRun", "Window", "read_files"]

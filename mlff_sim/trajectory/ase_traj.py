@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlff_sim.errors import InputError
 from mlff_sim.trajectory.extxyz import check_same_atoms, written_time
@@ -27,31 +28,36 @@ def open_traj(path: Path) -> Source:
     """
     from ase.io.trajectory import TrajectoryReader
 
+    file = path.open("rb")  # ASE does not close what it could not read
     try:
-        reader = TrajectoryReader(path)
+        reader = TrajectoryReader(file)
         first = reader[0] if len(reader) else None
+        numbers = np.array([] if first is None else first.numbers)
+        masses = np.array([] if first is None else first.get_masses())
     except Exception as error:  # a damaged file breaks ASE in many ways
+        file.close()
         raise InputError(
             f"trajectory '{path}' is no ASE trajectory, or truncated ({type(error).__name__}); copy or record it again."
         ) from error
     if first is None:
+        file.close()
         raise InputError(f"trajectory '{path}' holds no frame.")
     notes: list[str] = []
-    return Source(path, first.numbers.copy(), first.get_masses(), _frames(path, reader, first, notes), notes)
+    return Source(path, numbers, masses, _frames(path, file, reader, numbers, notes), notes)
 
 
-def _frames(path: Path, reader: TrajectoryReader, first: Atoms, notes: list[str]) -> Iterator[Frame]:
-    try:
+def _frames(
+    path: Path, file: BinaryIO, reader: TrajectoryReader, numbers: NDArray[np.int64], notes: list[str]
+) -> Iterator[Frame]:
+    with file:
         for index in range(len(reader)):
             try:
                 atoms = reader[index]
             except Exception:  # the same
                 notes.append(cut_note(path, index))
                 return
-            check_same_atoms(path, index, atoms.numbers, first.numbers)
+            check_same_atoms(path, index, atoms.numbers, numbers)
             yield _frame(atoms, notes)
-    finally:
-        reader.close()
 
 
 def _frame(atoms: Atoms, notes: list[str]) -> Frame:

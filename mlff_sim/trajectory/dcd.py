@@ -11,7 +11,7 @@ import numpy as np
 
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
-from mlff_sim.trajectory.frame import Frame, cell_from_lengths, cut_note
+from mlff_sim.trajectory.frame import Frame, cell_from_lengths, cut_note, in_double
 
 AKMA_PS = 0.04888821
 """CHARMM's unit of time in ps, as OpenMM and NAMD write it into the header: A (u mol / kcal)^1/2."""
@@ -108,7 +108,7 @@ def frames(path: Path, notes: list[str]) -> Iterator[Frame]:
             scalars = {}
             if header.step_ps is not None and header.first_ps is not None:
                 scalars["time_ps"] = header.first_ps + index * header.step_ps
-            yield Frame(body[:, 1:-1].T.astype(np.float64), None, cell, scalars)
+            yield Frame(in_double(body[:, 1:-1].T), None, cell, scalars)
 
 
 def _cell(record: Array) -> Array | None:

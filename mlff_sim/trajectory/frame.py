@@ -56,6 +56,12 @@ def standard_masses(numbers: NDArray[np.int64]) -> Array:
     return np.asarray(atomic_masses[numbers], dtype=np.float64)
 
 
+def in_double(numbers: Array) -> Array:
+    """The same in double precision. NumPy warns of damaged bytes that make a signalling NaN; they are found later."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(numbers, dtype=np.float64)
+
+
 def cell_from_lengths(lengths: Array, angles: Array) -> Array | None:
     """Cell vectors in the rows of (3, 3) from lengths in A and angles in degrees; None for a cell of no size."""
     from ase.geometry import cellpar_to_cell

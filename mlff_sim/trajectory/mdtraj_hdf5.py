@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlff_sim.errors import InputError
-from mlff_sim.trajectory.frame import Frame, Source, cell_from_lengths, standard_masses
+from mlff_sim.trajectory.frame import Frame, Source, cell_from_lengths, in_double, standard_masses
 from mlff_sim.units import KCAL_PER_MOL, KJ_PER_MOL, NM, PS
 
 UNITS = {
@@ -30,8 +30,8 @@ UNITS = {
 }
 """To A, degrees, ps, velocities of this package, and eV."""
 ENERGIES = {"potential_energy": "potentialEnergy", "kinetic_energy": "kineticEnergy"}
-ROWS = 256
-"""Frames read at a time."""
+NUMBERS_AT_ONCE = 500_000
+"""Coordinates read at a time, 4 MB."""
 
 
 def open_hdf5(path: Path) -> Source:
@@ -49,25 +49,36 @@ def open_hdf5(path: Path) -> Source:
     except OSError as error:
         raise InputError(f"trajectory '{path}' is truncated or no HDF5 file; copy or record it again.") from error
     try:
-        if "coordinates" not in file:
-            raise InputError(f"'{path}' holds no coordinates: it was not written by MDTraj.")
-        numbers = _numbers(path, file)
-        names = [n for n in ("coordinates", "time", "velocities", *ENERGIES.values(), "cell_lengths") if n in file]
-        scale = {name: _scale(path, file[name], name) for name in names}
-        frames = min(len(file[name]) for name in names)
-        if file["coordinates"].shape[1:] != (len(numbers), 3):
-            raise InputError(
-                f"trajectory '{path}': coordinates {file['coordinates'].shape} for {len(numbers)} atoms of its topology."
-            )
-        if not frames:
-            raise InputError(f"trajectory '{path}' holds no frame.")
-    except InputError:
+        frames, scale, numbers, notes = _look(path, file)
+    except Exception as error:
         file.close()
-        raise
+        if isinstance(error, InputError):
+            raise
+        # Damage shows in many ways, by where it is.
+        raise InputError(
+            f"trajectory '{path}' is damaged ({type(error).__name__}); copy or record it again."
+        ) from error
+    return Source(path, numbers, standard_masses(numbers), _frames(path, file, frames, scale, numbers), notes)
+
+
+def _look(path: Path, file: Any) -> tuple[int, dict[str, float], NDArray[np.int64], list[str]]:
+    """Frames, the unit of each array, atomic numbers and notes."""
+    if "coordinates" not in file:
+        raise InputError(f"'{path}' holds no coordinates: it was not written by MDTraj.")
+    numbers = _numbers(path, file)
+    names = [n for n in ("coordinates", "time", "velocities", *ENERGIES.values(), "cell_lengths") if n in file]
+    scale = {name: _scale(path, file[name], name) for name in names}
+    frames = min(len(file[name]) for name in names)
+    if file["coordinates"].shape[1:] != (len(numbers), 3):
+        raise InputError(
+            f"trajectory '{path}': coordinates {file['coordinates'].shape} for {len(numbers)} atoms of its topology."
+        )
+    if not frames:
+        raise InputError(f"trajectory '{path}' holds no frame.")
     notes: list[str] = []
     if frames < (longest := max(len(file[name]) for name in names)):
         notes.append(f"'{path.name}' is incomplete: {frames} of {longest} frames have all their parts and were used.")
-    return Source(path, numbers, standard_masses(numbers), _frames(path, file, frames, scale, numbers), notes)
+    return frames, scale, numbers, notes
 
 
 def _numbers(path: Path, file: Any) -> NDArray[np.int64]:
@@ -100,13 +111,16 @@ def _scale(path: Path, data: Any, name: str) -> float:
 def _frames(path: Path, file: Any, frames: int, scale: dict[str, float], numbers: NDArray[np.int64]) -> Iterator[Frame]:
     masses = standard_masses(numbers)[:, None]
     with file:
-        for start in range(0, frames, ROWS):
-            rows = slice(start, min(start + ROWS, frames))
+        some = max(1, NUMBERS_AT_ONCE // (3 * len(numbers)))
+        for start in range(0, frames, some):
+            rows = slice(start, min(start + some, frames))
             try:
-                part = {name: np.asarray(file[name][rows], dtype=np.float64) * k for name, k in scale.items()}
-                angles = np.asarray(file["cell_angles"][rows]) if "cell_lengths" in scale else None
-            except (OSError, KeyError) as error:
-                raise InputError(f"trajectory '{path}' is damaged after frame {start} ({error}).") from error
+                part = {name: in_double(file[name][rows]) * k for name, k in scale.items()}
+                angles = in_double(file["cell_angles"][rows]) if "cell_lengths" in scale else None
+            except Exception as error:  # the same
+                raise InputError(
+                    f"trajectory '{path}' is damaged after frame {start} ({type(error).__name__}); copy or record it again."
+                ) from error
             for i, x in enumerate(part["coordinates"]):
                 scalars = {name: float(part[own][i]) for name, own in ENERGIES.items() if own in part}
                 if "time" in part:

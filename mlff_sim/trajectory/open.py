@@ -97,13 +97,23 @@ def open_trajectory(
         InputError: see the readers.
     """
     if kind == "traj":
-        return open_traj(path)
-    if kind == "extxyz":
-        return open_extxyz(path)
-    if kind == "hdf5":
-        return open_hdf5(path)
-    if kind == "lammps":
-        return open_dump(path, units, types)
+        source = open_traj(path)
+    elif kind == "extxyz":
+        source = open_extxyz(path)
+    elif kind == "hdf5":
+        source = open_hdf5(path)
+    elif kind == "lammps":
+        source = open_dump(path, units, types)
+    else:
+        source = _with_topology(path, kind, topology)
+    if not (np.all(source.numbers >= 1) and np.isfinite(source.masses).all() and np.all(source.masses > 0)):
+        atom = int(np.argmax((source.numbers < 1) | ~(source.masses > 0)))
+        raise InputError(f"trajectory '{path}': atom {atom} is a site without an element or mass; record without it.")
+    return source
+
+
+def _with_topology(path: Path, kind: str, topology: Path | None) -> Source:
+    """A DCD or XTC, which know no elements."""
     if topology is None:
         raise InputError(f"trajectory '{path}' does not say its elements: add a PDB of the same atoms (the topology).")
     atoms = dcd.read_header(path).atoms if kind == "dcd" else xtc.count_atoms(path)

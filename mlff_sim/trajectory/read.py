@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,104 +13,13 @@ from mlff_sim.forces import Array
 from mlff_sim.trajectory.frame import Frame, Source
 from mlff_sim.trajectory.open import TRAJECTORIES, kind_of, open_trajectory
 from mlff_sim.trajectory.restraints import restraints, total_momentum_vanishes
+from mlff_sim.trajectory.run import ReadOptions, TrajectoryRun, Window
 from mlff_sim.trajectory.statedata import read_table, with_table
 from mlff_sim.trajectory.store import Store
 from mlff_sim.trajectory.times import frame_times, same_clock
 
-ENSEMBLES = ("nve", "nvt")
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """What files do not say of themselves.
-
-    Attributes:
-        topology: a PDB or other topology, for DCD and XTC; it may also be among the files.
-        ensemble: "nve" or "nvt"; None leaves drift and temperature unjudged.
-        temperature_K: of the bath, for "nvt".
-        frame_ps: time between frames; wins over what the files say.
-        lammps_units: "real" or "metal".
-        lammps_types: chemical symbols of LAMMPS' atom types 1, 2, ...
-        memory_MB: for positions and momenta; beyond it frames are thinned.
-    """
-
-    topology: str | Path | None = None
-    ensemble: str | None = None
-    temperature_K: float | None = None
-    frame_ps: float | None = None
-    lammps_units: str | None = None
-    lammps_types: Sequence[str] | None = None
-    memory_MB: float = 200.0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
-
-        Raises:
-            InputError: in the caller's words.
-        """
-        if self.ensemble not in (None, *ENSEMBLES):
-            raise InputError(f"ensemble '{self.ensemble}' is not known; {' and '.join(ENSEMBLES)} are.")
-        if self.ensemble == "nvt" and self.temperature_K is None:
-            raise InputError("ensemble 'nvt' needs the temperature of the bath (temperature_K).")
-        for name in ("temperature_K", "frame_ps", "memory_MB"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < np.inf:
-                raise InputError(f"{name} = {value:g} must be positive.")
-
-
-@dataclass(frozen=True, eq=False)
-class Window:
-    """Consecutive frames, none left out.
-
-    Attributes:
-        time_ps: ps, shape (frames,); None where unknown.
-        positions: A, shape (frames, replicas, n, 3).
-        momenta: (eV u)^1/2, the same shape; None without velocities.
-        cells: A, shape (frames, replicas, 3, 3); None where not periodic.
-    """
-
-    time_ps: Array | None
-    positions: Array
-    momenta: Array | None
-    cells: Array | None
-
-
-@dataclass(frozen=True, eq=False)
-class TrajectoryRun:
-    """Trajectory files as a run; each file is a replica. None stands for what the files do not hold.
-
-    Attributes:
-        folder: the first file.
-        settings: what `mlff_sim.validation.assess` asks of a run; "notes" says what was done in reading.
-        time_ps: ps, shape (frames,), evenly spaced unless a note says otherwise.
-        potential_energy: eV, shape (frames, replicas).
-        kinetic_energy: eV, as the files state it, not from momenta, shape (frames, replicas).
-        conserved: total energy, eV, shape (frames, replicas).
-        positions: A, shape (frames, replicas, n, 3), wrapped where the file has them wrapped.
-        momenta: (eV u)^1/2, shape (frames, replicas, n, 3).
-        cells: A, cell vectors in rows, shape (frames, replicas, 3, 3); None unless periodic in three directions.
-        window: consecutive frames; None where thinning and short replicas left none.
-        every: numbers of every frame by name: "time_ps" (frames read,); "potential_energy", "kinetic_energy",
-            "kinetic_from_momenta" and "total_energy" (frames read, replicas).
-        stride: frames read for each one kept.
-        residual_mae, accepted, wall: a trajectory has none.
-    """
-
-    folder: Path
-    settings: dict[str, Any]
-    time_ps: Array | None
-    potential_energy: Array | None
-    kinetic_energy: Array | None
-    conserved: Array | None
-    positions: Array
-    momenta: Array | None
-    cells: Array | None
-    window: Window | None
-    every: dict[str, Array]
-    stride: int
-    residual_mae: Array | None = None
-    accepted: Array | None = None
-    wall: dict[str, Array] = field(default_factory=dict)
+LARGEST = 1e9
+"""In A, or (eV u)^1/2: a tenth of a metre. What is larger has flown apart, or is damage of the file."""
 
 
 def read_files(paths: Sequence[str | Path], options: ReadOptions | None = None) -> TrajectoryRun:
@@ -187,7 +95,7 @@ def _open(files: dict[str, list[tuple[Path, str]]], given: ReadOptions) -> list[
 def _fill(store: Store, replica: int, source: Source) -> str | None:
     """Read a file to its end, or to the first frame that is not finite, of which a note tells."""
     for index, frame in enumerate(source.frames):
-        if (what := _not_finite(frame)) is not None:
+        if (what := _not_sound(frame)) is not None:
             if index == 0:
                 raise InputError(f"trajectory '{source.path}': {what} of its first frame is not a finite number.")
             return (
@@ -208,14 +116,15 @@ def _with_kinetic(frame: Frame, masses: Array) -> Frame:
     return replace(frame, scalars={**frame.scalars, "kinetic_from_momenta": kinetic})
 
 
-def _not_finite(frame: Frame) -> str | None:
-    """What is not finite in a frame."""
+def _not_sound(frame: Frame) -> str | None:
+    """What is no finite number of any sense in a frame."""
     for name, part in (("position", frame.positions), ("velocity", frame.momenta)):
-        if part is not None and not np.isfinite(part).all():
-            return f"the {name} of atom {int(np.argmin(np.isfinite(part).all(axis=1)))}"
-    if frame.cell is not None and not np.isfinite(frame.cell).all():
+        # The comparison is false for what is no number, too.
+        if part is not None and not (sound := np.abs(part) < LARGEST).all():
+            return f"the {name} of atom {int(np.argmin(sound.all(axis=1)))}"
+    if frame.cell is not None and not (np.abs(frame.cell) < LARGEST).all():
         return "the cell"
-    return next((f"the {n.replace('_', ' ')}" for n, v in frame.scalars.items() if not np.isfinite(v)), None)
+    return next((f"the {n.replace('_', ' ')}" for n, v in frame.scalars.items() if not abs(v) < LARGEST**2), None)
 
 
 def _run(store: Store, sources: list[Source], given: ReadOptions, notes: list[str], broken: bool) -> TrajectoryRun:

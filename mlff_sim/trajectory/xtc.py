@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from mlff_sim.errors import InputError
-from mlff_sim.trajectory.frame import Frame, cut_note
+from mlff_sim.forces import Array
+from mlff_sim.trajectory.frame import Frame, cut_note, in_double
 from mlff_sim.units import NM
 
 MAGIC = (1995).to_bytes(4, "big"), (2023).to_bytes(4, "big")
@@ -46,10 +47,10 @@ def frames(path: Path, notes: list[str]) -> Iterator[Frame]:
                 x, time, _, box = file.read(n_frames=1)
                 if not len(x):
                     break
-                cell = None
+                cell: Array | None = None
                 if box is not None and np.all(np.diagonal(box[0]) > 0):
-                    cell = np.asarray(box[0], dtype=np.float64) * NM
-                yield Frame(x[0].astype(np.float64) * NM, None, cell, {"time_ps": float(time[0])})
+                    cell = in_double(box[0]) * NM
+                yield Frame(in_double(x[0]) * NM, None, cell, {"time_ps": float(time[0])})
                 index += 1
     except (RuntimeError, OSError):
         notes.append(cut_note(path, index))

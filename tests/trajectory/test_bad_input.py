@@ -54,7 +54,7 @@ def test_cut_at_any_byte(name: str, truth: Truth, tmp_path: Path) -> None:
     data = files[0].read_bytes()
     whole = read_files(files)
     seen: set[int] = set()
-    for cut in sorted({*range(0, len(data), max(1, len(data) // 400)), *range(len(data) - 9, len(data))}):
+    for cut in sorted({*range(0, len(data), (len(data) // 400) | 1), *range(len(data) - 9, len(data))}):
         files[0].write_bytes(data[:cut])
         try:
             run = read_files(files, NVE)
@@ -69,12 +69,37 @@ def test_cut_at_any_byte(name: str, truth: Truth, tmp_path: Path) -> None:
             np.testing.assert_array_equal(run.momenta, whole.momenta[:rows])
         boundary = name.endswith((".extxyz", ".dump", ".xtc")) and not run.settings["notes"]
         assert boundary or rows == 12 or any("truncated" in n for n in run.settings["notes"]), cut
-        if boundary and rows < 12 and not name.endswith(".xtc"):  # cut between two frames, which nothing shows
-            assert data[cut:].startswith((b"9\n", b"ITEM: T"))
+        if boundary and rows < 12:  # cut between two frames, which nothing shows
+            assert data[cut:].startswith((b"9\n", b"ITEM: T", b"\x00\x00\x07\xcb"))
         if rows not in seen:
             seen.add(rows)
             assess([run])
     assert not seen if name == "run.h5" else len(seen) >= 3
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS.keys() - {"run.xtc"}))
+def test_damaged_anywhere(name: str, truth: Truth, tmp_path: Path) -> None:
+    """A byte changed, a bit turned or some bytes lost: read, or refused in one line.
+
+    Not for XTC: MDTraj's decompression writes beyond its memory where sizes within a frame are damaged.
+    """
+    file = write_all(truth, tmp_path, name)[0]
+    files = [file, *sorted(tmp_path.glob("[!r]*"))]
+    data, rng = file.read_bytes(), np.random.default_rng(0)
+    for k in range(60):
+        bad = bytearray(data)
+        at = int(rng.integers(len(data) if k % 2 else min(len(data), 600)))
+        if k % 3 == 0:
+            bad[at] = int(rng.integers(256))
+        elif k % 3 == 1:
+            bad[at] ^= 1 << int(rng.integers(8))
+        else:
+            del bad[at : at + int(rng.integers(1, 9))]
+        file.write_bytes(bad)
+        try:
+            assess([read_files(files, NVE)])
+        except InputError as error:
+            assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize("name", WRITERS)
