@@ -221,7 +221,7 @@ def _figure(kind: str, statistic: str, rows: list[Row], limit: float, sample: Sa
     """Sum up and judge; see `structure_errors`."""
     errors = np.array([r.errors[statistic] for r in rows])
     pseudo = np.stack([r.pseudo[statistic] for r in rows])
-    samples = np.array([r.samples for r in rows])
+    samples = np.array([r.samples[statistic] for r in rows])
     names = tuple(r.name for r in rows)
     squares = statistic != "wasserstein"
     floors = np.sqrt((pseudo**2).mean(axis=1)) if squares else pseudo.mean(axis=1)
