@@ -79,12 +79,12 @@ class Sampling:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One coordinate: by statistic its error and those of pseudo-runs, (draws,); effective samples; distances from the mean."""
+    """One coordinate: by statistic its error, those of pseudo-runs (draws,) and effective samples; distances from the mean."""
 
     name: str
     errors: dict[str, float]
     pseudo: dict[str, Array]
-    samples: float
+    samples: dict[str, float]
     spread: tuple[float, float]
 
 
@@ -164,16 +164,23 @@ def compared(
     near = [f for axis, f in slow.items() if coordinate.kind != "dihedral" and atoms & set(axis)]
     none = (np.empty((0, p.shape[1])), np.empty((0, q.shape[1])))
     controls = Controls(*(np.concatenate([f[k] for f in (none, *near)]) for k in (0, 1)))
+    shapes = (sample.run, sample.reference)
     if coordinate.kind == "dihedral":
         series, errors, influences, spread = _circular(p, q)
     else:
         series, errors, influences, spread = _linear(p[0], q[0], controls)
-    each = [sample.inefficiency(s, shape) for s, shape in zip(series, (sample.run, sample.reference), strict=True)]
-    samples = (p.shape[1] / each[0], q.shape[1] / each[1])
-    scale = sample.scale(each[1], samples, controls.leverage)
-    pseudo = {k: sample.pseudo(scale, sample.means(v)) for k, v in influences.items()}
+    # Energy is forgotten slowly at low friction, and with it widths; means of what oscillates are known much sooner.
+    slowness = {k: [sample.inefficiency(v, f) for v, f in zip(pair, shapes, strict=True)] for k, pair in series.items()}
+    slowness["wasserstein"] = [max(v[k] for v in slowness.values()) for k in (0, 1)]
+    pseudo, samples = {}, {}
+    for statistic, each in slowness.items():
+        own = (p.shape[1] / each[0], q.shape[1] / each[1])
+        scale = sample.scale(each[1], own, controls.leverage)
+        samples[statistic] = min(own)
+        if statistic in influences:
+            pseudo[statistic] = sample.pseudo(scale, sample.means(influences[statistic]))
     errors["wasserstein"], pseudo["wasserstein"] = _wasserstein(coordinate, p, q, sample, scale, controls)
-    return Row(coordinate.name, errors, pseudo, min(samples), spread)
+    return Row(coordinate.name, errors, pseudo, samples, spread)
 
 
 def _linear(
@@ -188,7 +195,7 @@ def _linear(
     errors = {"mean": shift, "width": float(np.sqrt(max(squares.mean() - shift**2, 0.0))) - width}
     influences = {"mean": reference - mean, "width": 0 * own if fixed else (own - width**2) / (2 * width)}
     spread = (float(np.sqrt(((a - mean) ** 2).mean())), width)
-    return ((run,), (reference,)), errors, influences, spread
+    return {"mean": ((run,), (reference,)), "width": ((squares,), (own,))}, errors, influences, spread
 
 
 def _harmonics(values: Array) -> list[Array]:
@@ -201,11 +208,12 @@ def _harmonics(values: Array) -> list[Array]:
 def _circular(p: Array, q: Array) -> tuple[Any, dict[str, float], dict[str, Array], tuple[float, float]]:
     """The same of angles in degrees that close at 360."""
     z, w = np.exp(1j * np.radians(p)).mean(axis=0), np.exp(1j * np.radians(q)).mean(axis=0)
-    series = (_harmonics(p), _harmonics(q))
+    series: Any = {"mean": (_harmonics(p), _harmonics(q))}
     long, length = abs(z.mean()), abs(w.mean())
     if length <= ONE_WELL:
         return series, {}, {}, (float("nan"), float("nan"))
     turned = w / (w.mean() / length)
+    series["width"] = ((z / (w.mean() / length)).real,), (turned.real,)
     deviation = np.sqrt(2 * max(1 - length, 0.0))
     errors = {
         "mean": float(np.degrees(np.angle(z.mean() / w.mean()))),

@@ -22,7 +22,8 @@ from mlff_sim.validation.sampling import student_t
 from mlff_sim.validation.verdict import Verdict, worst
 
 LIMITS = {"bond": 0.005, "angle": 0.5, "dihedral": 5.0}
-"""What counts as the same, in A and degrees: a tenth of the thermal width of a bond, an angle, and of a soft torsion."""
+"""What counts as the same, in A and degrees: an eighth and a tenth of the thermal widths of bonds and angles; of torsions,
+4 % of the population hopping over by 120 degrees."""
 UNITS = {"bond": "A", "angle": "deg", "dihedral": "deg"}
 
 
@@ -145,6 +146,8 @@ def structure_errors(
     beside them, and a run that happened to see more of one would not be wrong. Bonds and angles are therefore compared at
     the reference's populations of such torsions, by regression on cos and sin of up to three times their angles.
 
+    What is held rigid, by constraints, is known for certain and has a sample in every frame.
+
     Verdict of a figure, over the coordinates with 50 or more effective samples in run and in reference:
         FAIL: the figure less its 95 % quantile of noise is beyond the limit; or so is any coordinate by itself, less what
             all coordinates stay below together 19 times in 20.
@@ -218,7 +221,7 @@ def _figure(kind: str, statistic: str, rows: list[Row], limit: float, sample: Sa
     """Sum up and judge; see `structure_errors`."""
     errors = np.array([r.errors[statistic] for r in rows])
     pseudo = np.stack([r.pseudo[statistic] for r in rows])
-    samples = np.array([r.samples for r in rows])
+    samples = np.array([r.samples[statistic] for r in rows])
     names = tuple(r.name for r in rows)
     squares = statistic != "wasserstein"
     floors = np.sqrt((pseudo**2).mean(axis=1)) if squares else pseudo.mean(axis=1)

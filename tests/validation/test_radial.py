@@ -12,6 +12,7 @@ from ase.build import bulk
 
 from mlff_sim.errors import InputError
 from mlff_sim.validation import Distribution, Verdict, compare, coordination, rdf
+from mlff_sim.validation.images import PairDistances
 
 SKEWED = np.array([[9.0, 0.0, 0.0], [4.5, 8.0, 0.0], [-3.0, 6.5, 10.0]])
 """As given, its rows are far from the shortest vectors of its lattice."""
@@ -78,6 +79,27 @@ def test_nearest_images_are_those_of_brute_force(seed: int) -> None:
     np.testing.assert_array_equal(result.counts["Ar-Ar"], counts)
     lattice = np.linalg.norm(shifts[np.any(shifts, axis=1)] @ cells[:, None].reshape(frames, 3, 3), axis=-1)
     assert result.edges[-1] == pytest.approx(0.5 * lattice.min(), abs=0.1)
+
+
+def test_distances_within_reach_are_exact_in_any_cell() -> None:
+    """60 random cells, 400 pairs each, against 13^3 images: the nearest one wherever it is within reach, and nothing else is."""
+    rng = np.random.default_rng(5)
+    shifts = np.array(list(product(range(-6, 7), repeat=3)), dtype=float)
+    tried = set()
+    for _ in range(60):
+        cell = np.diag(rng.uniform(4.0, 8.0, 3)) + rng.normal(0.0, 2.5, (3, 3))
+        if abs(np.linalg.det(cell)) < 30.0:
+            continue
+        distances = PairDistances(np.array([18, 18]), cell[None])
+        x = np.zeros((400, 2, 3))
+        x[:, 1] = rng.random((400, 3)) @ cell
+        found = np.concatenate([d[0] for _, _, d in distances.of(x, np.arange(400))])
+        exact = np.linalg.norm(x[:, 1, None] + shifts @ cell, axis=-1).min(axis=1)
+        near = exact < distances.reach_A
+        np.testing.assert_allclose(found[near], exact[near], atol=1e-9)
+        assert (found[~near] >= distances.reach_A).all()
+        tried.add(len(distances.shifts))
+    assert len(tried) > 2, "cells of several kinds"
 
 
 @pytest.mark.parametrize("cubic", [True, False], ids=["cubic", "rhombohedral"])

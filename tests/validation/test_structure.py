@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from scipy.signal import lfilter
 from scipy.stats import binom, wasserstein_distance
 
 from mlff_sim.forces import Array
 from mlff_sim.structure import covalent_bonds
 from mlff_sim.validation import StructureErrors, Verdict, structure_errors
+from mlff_sim.validation.deviations import Sampling
 from mlff_sim.validation.internal import internal_coordinates
 
 
@@ -225,6 +227,43 @@ def test_a_methyl_group_may_turn(make_run: Callable[..., Array], judge: Callable
     assert figure.verdict is Verdict.PASS, figure.note
     turning = [n for n in figure.names if "H3" in n]
     assert len(turning) == 2 and all("alike" in n for n in turning)
+
+
+def test_a_methyl_group_that_leans_slowly_is_not_resolved(
+    ethanol: Atoms, make_run: Callable[..., Array], judge: Callable[..., StructureErrors]
+) -> None:
+    """It leans 10 degrees one way, then the other: e^{i phi} of its three hydrogens adds up to nothing and does not see it."""
+    run, reference = make_run(2000, seed=66), make_run(2000, seed=67)
+    rng, start = np.random.default_rng(0), ethanol.positions
+    axis = (start[0] - start[1]) / np.linalg.norm(start[0] - start[1])
+    for x in (run, reference):
+        sign = np.repeat(rng.choice([-1.0, 1.0], (5, 4)), 400, axis=0)
+        for h in (3, 4, 5):
+            x[:, :, h] += np.radians(10.0) * sign[..., None] * np.cross(axis, start[h] - start[0])
+    figure = judge(run, reference).figure("dihedral", "wasserstein")
+    assert figure.verdict is Verdict.INCONCLUSIVE
+    assert sum("alike" in n and "H3" in n for n in figure.unresolved) == 2
+
+
+@pytest.mark.parametrize("tau", [2.0, 25.0, 60.0])
+def test_blocks_shorter_than_memory_are_mended(tau: float) -> None:
+    """The mean of N steps of AR(1) has the variance (1 + a) / (1 - a) / N, a = exp(-1 / tau), to first order in tau / N.
+
+    Mean over 300 series of 4 x 1000 steps in blocks of 62. Each estimate has 63 degrees of freedom at most, so their mean
+    is known to 4 sqrt(2 / 63 / 300), 4 %; the order neglected is tau / 1000 and what mean of all takes off, 1 / N_eff.
+    """
+    rng, a = np.random.default_rng(1), np.exp(-1.0 / tau)
+    slow = (1 + a) / (1 - a)
+    sampling = Sampling((1000, 4), (1000, 4), 1.0, 1.0, 1, 0)
+    assert sampling.count == 64
+    found = []
+    for _ in range(300):
+        noise = rng.standard_normal((1000, 4))
+        noise[0] /= np.sqrt(1 - a * a)
+        series = lfilter([np.sqrt(1 - a * a)], [1.0, -a], noise, axis=0).ravel()
+        found.append((sampling.scale(slow, (1.0, 1.0), 0.0) ** 2 * sampling.means(series) ** 2).sum())
+    exact = 2 * slow / 4000
+    assert np.mean(found) == pytest.approx(exact, rel=0.04 + tau / 1000 + slow / 4000)
 
 
 @pytest.mark.parametrize(("frames", "tau"), [(1000, 3.0), (250, 3.0), (1000, 12.0)])
