@@ -3,6 +3,7 @@
 | question | function | answer |
 |---|---|---|
 | is the energy conserved? | `nve_drift` | `Drift` |
+| and by the quick criteria, without error bars? | `quick_nve` | `QuickNve` |
 | does the energy error fall with the square of the time step? | `step_size_law` | `StepSizeLaw` |
 | is every element and kind of motion at the bath's temperature? | `equipartition` | `Temperatures` |
 | are energies at two temperatures a Boltzmann factor apart? | `ensemble_check` | `EnsembleCheck` |
@@ -27,6 +28,7 @@ from mlff_sim.validation.breakeven import Speedup, measured_speedup
 from mlff_sim.validation.distances import Distribution, RdfResult, compare, pair_distributions
 from mlff_sim.validation.energy import Drift, nve_drift
 from mlff_sim.validation.ensemble import GroupTemperature, KineticDistribution, Temperatures, equipartition
+from mlff_sim.validation.preset import QuickNve, quick_nve
 from mlff_sim.validation.sampling import Convergence, convergence
 from mlff_sim.validation.stepsize import StepSizeLaw, step_size_law
 from mlff_sim.validation.verdict import Verdict, worst
@@ -39,6 +41,7 @@ __all__ = [
     "EnsembleCheck",
     "GroupTemperature",
     "KineticDistribution",
+    "QuickNve",
     "RdfResult",
     "Run",
     "RunAssessment",
@@ -57,6 +60,7 @@ __all__ = [
     "measured_speedup",
     "nve_drift",
     "pair_distributions",
+    "quick_nve",
     "reference_of",
     "step_size_law",
     "worst",

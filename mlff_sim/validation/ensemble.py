@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlff_sim.forces import Array
+from mlff_sim.motion import kinetic_by_motion
 from mlff_sim.state import kinetic_energy, temperature_by_group
 from mlff_sim.units import KB
-from mlff_sim.validation.motion import kinetic_by_motion
 from mlff_sim.validation.sampling import ENOUGH_SAMPLES, decorrelated, effective_samples, silent_pymbar, student_t
 from mlff_sim.validation.verdict import Verdict, worst
 

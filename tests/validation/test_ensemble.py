@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
+from mlff_sim.motion import kinetic_by_motion
 from mlff_sim.state import at_rest, maxwell_boltzmann
 from mlff_sim.units import KB
 from mlff_sim.validation import Temperatures, Verdict, equipartition
-from mlff_sim.validation.motion import kinetic_by_motion
 from mlff_sim.validation.sampling import statistical_inefficiency
 
 NUMBERS = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
