@@ -112,8 +112,11 @@ def quick_nve(
     drift = 100.0 * np.abs(e @ centred / (centred @ centred)) * duration / mean
     deviation = 100.0 * e.std(axis=1) / mean
     off = np.abs(2.0 * mean / (dof * KB) - target_K)
-    samples = effective_samples(k)
-    warm = f"mean {2.0 * k.mean() / (dof * KB):.1f} K of {samples:.0f} effective samples"
+    # About their own means: replicas of different total energies do not have one temperature.
+    samples = effective_samples(k - mean[:, None]) / len(k)
+    warm = (
+        f"from {target_K:g} K; {2.0 * k.mean() / (dof * KB):.1f} K on average, of {samples:.0f} effective samples each"
+    )
     few = samples < ENOUGH_SAMPLES
     criteria = (
         _below("drift", drift, DRIFT_PERCENT, "%", f"of the mean kinetic energy over {duration:g} ps"),

@@ -78,6 +78,14 @@ def test_the_worst_replica_counts() -> None:
     assert found["bonds"].verdict is None, "no positions were given"
 
 
+def test_replicas_of_different_energies_are_judged_each() -> None:
+    """270 and 330 K, 300 K on average: neither is within 20 K, and each has samples enough to know."""
+    runs = [energies(temperature_K=t, seed=s) for s, t in enumerate((270.0, 330.0))]
+    found = quick_nve(TIMES, np.array([r[0] for r in runs]), np.array([r[1] for r in runs]), DOF)
+    assert found["temperature"].verdict is Verdict.FAIL
+    assert found["temperature"].value == pytest.approx(30.0, abs=5.0)
+
+
 def test_a_short_run_has_no_mean_temperature() -> None:
     """Thirty frames are fewer than fifty samples."""
     total, kinetic = energies()
