@@ -36,7 +36,8 @@ class GroupTemperature:
     FAIL when the deviation exceeds both s and `fail_percent` of the target; else PASS when s is at most
     `resolve_percent`, the run would have seen what matters; else INCONCLUSIVE.
 
-    Without a fault that is a FAIL in at most 0.3 % of the cases.
+    Without a fault that is a FAIL in at most 0.3 % of the cases, or 1 % with barely 50 samples of strongly correlated
+    frames, whose statistical inefficiency is itself uncertain (6 of 600 measured).
 
     Attributes:
         name: "all", a chemical symbol, "translation", "rotation" or "internal".
