@@ -18,6 +18,7 @@ FLOORS = {
     "errors": 0,
     "structure": 0,
     "state": 0,
+    "motion": 0,
     "forces": 0,
     "progress": 0,
     "limits": 0,
@@ -45,7 +46,7 @@ SIDEWAYS = {
 }
 """Between rooms of one floor: the run loop uses the integrators and the run folder, models use what makes them fast;
 never the other way round."""
-GROUND = {"units", "errors", "structure", "state", "forces", "progress", "limits", "cost"}
+GROUND = {"units", "errors", "structure", "state", "motion", "forces", "progress", "limits", "cost"}
 """Files of the lowest floor share it and may import each other; Python itself refuses circles among them."""
 
 

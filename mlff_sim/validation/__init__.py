@@ -3,6 +3,7 @@
 | question | function | answer |
 |---|---|---|
 | is the energy conserved? | `nve_drift` | `Drift` |
+| and by the quick criteria, without error bars? | `quick_nve` | `QuickNve` |
 | does the energy error fall with the square of the time step? | `step_size_law` | `StepSizeLaw` |
 | is every element and kind of motion at the bath's temperature? | `equipartition` | `Temperatures` |
 | are energies at two temperatures a Boltzmann factor apart? | `ensemble_check` | `EnsembleCheck` |
@@ -47,6 +48,7 @@ from mlff_sim.validation.ensemble import (
 from mlff_sim.validation.lines import Line, Peak, PeakMatch, match_peaks, peaks
 from mlff_sim.validation.methods import AccuracyPerSecond, Method, MethodBars, accuracy_per_second, method_bars
 from mlff_sim.validation.molecule import internal_momenta
+from mlff_sim.validation.preset import QuickNve, quick_nve
 from mlff_sim.validation.radial import coordination, rdf
 from mlff_sim.validation.sampling import Convergence, convergence
 from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
@@ -89,6 +91,7 @@ __all__ = [
     "Peak",
     "PeakMatch",
     "Prediction",
+    "QuickNve",
     "Rate",
     "RdfResult",
     "Run",
@@ -128,6 +131,7 @@ __all__ = [
     "pair_distributions",
     "peaks",
     "predict",
+    "quick_nve",
     "rdf",
     "reference_of",
     "sample_rates",

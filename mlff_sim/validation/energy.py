@@ -104,24 +104,9 @@ def nve_drift(
     Raises:
         ValueError: fewer than 3 frames (8 for one replica), shapes that do not fit, values that are not finite.
     """
-    t = np.asarray(times_ps, dtype=np.float64)
-    e = np.atleast_2d(np.asarray(energies_eV, dtype=np.float64))
-    if t.ndim != 1 or e.ndim != 2 or e.shape[1] != len(t):
-        raise ValueError(
-            f"energies of shape {np.shape(energies_eV)} do not fit {len(t)} times; give (frames,) or (replicas, frames)."
-        )
-    k = None if kinetic_eV is None else np.atleast_2d(np.asarray(kinetic_eV, dtype=np.float64))
-    if k is not None and k.shape != e.shape:
-        raise ValueError(
-            f"kinetic energies of shape {k.shape} do not fit energies of shape {e.shape}; give the same frames."
-        )
-    needed = BLOCKS if len(e) == 1 else 3
-    if len(t) < needed:
-        raise ValueError(f"{len(t)} frames are too few for a drift; {needed} is the least.")
-    if not all(np.isfinite(x).all() for x in (t, e) + (() if k is None else (k,))):
-        raise ValueError("times and energies must be finite numbers.")
-    if not (np.diff(t) > 0).all():
-        raise ValueError("times must increase.")
+    t, e, k = _checked(times_ps, energies_eV, kinetic_eV)
+    if n_atoms < 1:
+        raise ValueError(f"n_atoms = {n_atoms}; it must be 1 or more.")
     # Relative to the first frame before anything is squared: total energies are 1e3-1e5 eV.
     e = (e - e[:, :1]) / (MEV * n_atoms)
     centred = t - t.mean()
@@ -158,6 +143,29 @@ def nve_drift(
         more = "run longer" if len(e) >= RECOMMENDED_REPLICAS else "run longer or with more replicas"
         drift = replace(drift, note=f"{note} The interval crosses the limit: {more}.")
     return drift
+
+
+def _checked(times_ps: Array, energies_eV: Array, kinetic_eV: Array | None) -> tuple[Array, Array, Array | None]:
+    """Times (frames,), energies and kinetic energies (replicas, frames), if they are fit for a drift."""
+    t = np.asarray(times_ps, dtype=np.float64)
+    e = np.atleast_2d(np.asarray(energies_eV, dtype=np.float64))
+    k = None if kinetic_eV is None else np.atleast_2d(np.asarray(kinetic_eV, dtype=np.float64))
+    if t.ndim != 1 or e.ndim != 2 or e.shape[1] != len(t):
+        raise ValueError(
+            f"energies of shape {np.shape(energies_eV)} do not fit {t.size} times; give (frames,) or (replicas, frames)."
+        )
+    if k is not None and k.shape != e.shape:
+        raise ValueError(
+            f"kinetic energies of shape {k.shape} do not fit energies of shape {e.shape}; give the same frames."
+        )
+    needed = BLOCKS if len(e) == 1 else 3
+    if len(t) < needed:
+        raise ValueError(f"{len(t)} frames are too few for a drift; {needed} is the least.")
+    if not all(x is None or np.isfinite(x).all() for x in (t, e, k)):
+        raise ValueError("times and energies must be finite numbers.")
+    if not (np.diff(t) > 0).all():
+        raise ValueError("times must increase.")
+    return t, e, k
 
 
 def _block_increments(t: Array, e: Array) -> tuple[float, float]:

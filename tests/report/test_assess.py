@@ -86,7 +86,10 @@ def test_equilibration_is_left_out() -> None:
     cold.settings["equilibrate_ps"] = 5.0
     (judged,) = assess([cold]).runs
     assert judged.cut_ps == 0.0
-    assert judged.verdict is Verdict.INCONCLUSIVE  # a drifting temperature is worth few samples
+    assert judged.temperatures.total.verdict is Verdict.INCONCLUSIVE  # a drifting temperature is worth few samples
+    assert (
+        judged.temperatures.distribution.verdict is Verdict.FAIL
+    )  # 15 % of the frames at 75 K are no Gamma distribution
 
 
 def test_structure_in_nve_only_where_there_is_no_nvt(teacher: FakeRun) -> None:

@@ -214,6 +214,12 @@ def test_kinetic_energies_that_do_not_fit_are_refused() -> None:
         nve_drift(TIMES, np.zeros((2, 2000)), ATOMS, kinetic_eV=np.full((2, 2000), np.inf))
 
 
+def test_a_system_without_atoms_is_refused() -> None:
+    """No division by zero."""
+    with pytest.raises(ValueError, match="n_atoms"):
+        nve_drift(TIMES, np.zeros((2, 2000)), 0)
+
+
 def test_worst_of_verdicts() -> None:
     """Fail over inconclusive over pass; nothing judged is inconclusive."""
     assert worst([Verdict.PASS, None, Verdict.FAIL, Verdict.INCONCLUSIVE]) is Verdict.FAIL

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlff_sim.forces import Array
-from mlff_sim.state import kinetic_energy
+from mlff_sim.state import State, kinetic_energy
+from mlff_sim.units import KB
 
 
 def kinetic_by_motion(
@@ -59,3 +60,47 @@ def kinetic_by_motion(
         "internal": (internal, 3.0 * len(atoms) - 3.0 * com_removed - travel - turn),
     }
     return {name: (energy, dof) for name, (energy, dof) in parts.items() if dof > 0}
+
+
+def aimed_momenta(
+    state: State, masses: Array, temperature_K: float, above_minimum_eV: Array | float, *, com_removed: bool
+) -> Array:
+    """Momenta scaled so that the mean kinetic temperature of constant-energy dynamics aims at `temperature_K`.
+
+    Internal energy E above the minimum is on average half kinetic, half potential (the virial theorem in the harmonic
+    limit), while a free molecule keeps the energy of its translation and rotation: <K> = K_trans + K_rot +
+    (K_internal + U) / 2. One factor s on all kinetic energies makes this the temperature's dof kT / 2,
+
+        s = (dof kT - U) / (2 K_trans + 2 K_rot + K_internal).
+
+    From the minimum, U = 0, the vibrations start about twice as hot as they will be.
+
+    Args:
+        state: where to start, molecules whole; of each replica all atoms are one molecule.
+        masses: u, shape (n,).
+        temperature_K: K.
+        above_minimum_eV: potential energy of the start less that of the minimum it belongs to, shape (R,) or a number.
+        com_removed: whether the total momentum is fixed at zero.
+
+    Returns:
+        Momenta, (eV u)^1/2, shape (R, n, 3).
+
+    Raises:
+        ValueError: nothing moves, or the start already holds more potential energy than the temperature allows.
+    """
+    n = len(masses)
+    dof = 3 * n - 3 * com_removed
+    parts = kinetic_by_motion(state.positions, state.momenta, masses, [np.arange(n)], com_removed=com_removed)
+    none = np.zeros(len(state.momenta)), 0.0
+    rigid = sum(parts.get(name, none)[0] for name in ("translation", "rotation"))
+    weight = 2.0 * rigid + parts.get("internal", none)[0]
+    left = dof * KB * temperature_K - np.asarray(above_minimum_eV, dtype=np.float64)
+    if not (weight > 0).all():
+        raise ValueError("momenta of zero cannot be scaled; draw them first, at any temperature.")
+    if not (left > 0).all():
+        raise ValueError(
+            f"the start lies {np.max(above_minimum_eV):.3g} eV above the minimum, more than {temperature_K} K allow "
+            f"({dof * KB * temperature_K:.3g} eV); relax it or equilibrate it at that temperature."
+        )
+    scaled: Array = state.momenta * np.sqrt(left / weight)[:, None, None]
+    return scaled
