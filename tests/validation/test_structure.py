@@ -229,6 +229,23 @@ def test_a_methyl_group_may_turn(make_run: Callable[..., Array], judge: Callable
     assert len(turning) == 2 and all("alike" in n for n in turning)
 
 
+def test_widths_have_samples_of_their_own(
+    ethanol: Atoms, make_run: Callable[..., Array], judge: Callable[..., StructureErrors]
+) -> None:
+    """Energy that comes and goes slowly, as at low friction: many samples of means, few of widths, and floors to match."""
+    runs = []
+    for seed in (68, 69):
+        x, rng = make_run(2500, seed=seed, tau=0.5), np.random.default_rng(seed)
+        slow = lfilter([0.1], [1.0, -0.995], rng.standard_normal((2500, 4)), axis=0)  # memory of 200 frames
+        runs.append(ethanol.positions + np.exp(0.3 * slow)[..., None, None] * (x - ethanol.positions))
+    result = judge(*runs)
+    assert result.figure("bond", "mean").samples > 10 * result.figure("bond", "width").samples
+    assert result.figure("bond", "mean").verdict is Verdict.PASS
+    assert result.figure("bond", "width").verdict is not Verdict.FAIL
+    steady = judge(*(make_run(2500, seed=seed, tau=0.5) for seed in (68, 69)))
+    assert (result.figure("bond", "width").floors > 3 * steady.figure("bond", "width").floors).all()
+
+
 def test_a_methyl_group_that_leans_slowly_is_not_resolved(
     ethanol: Atoms, make_run: Callable[..., Array], judge: Callable[..., StructureErrors]
 ) -> None:
