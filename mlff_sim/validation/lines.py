@@ -20,6 +20,9 @@ REACH = 0.02
 """A line belongs to an expected one if, with the common factor taken out, it is no further off than this share."""
 WIDEST = 0.06
 """Largest deviation of the common factor from 1 that is looked for."""
+AMBIGUOUS = 0.06
+"""Share of the expected lines by which the best factor has to place more than one that is 1 % or more away from it. It
+is 0.1 or more with the 15 modes of ethanol above 500 1/cm, and 0.04 or less with the 42 of aspirin, where any fits."""
 HARMONIC, SAME = (-1.5, 0.5), (-1.0, 1.0)
 """Percent that the common factor may be from 1, against harmonic modes and against lines of a reference. Bonds get softer
 as they stretch: at 300 K classical anharmonicity takes 0.6 to 0.9 % on average of ethanol (GFN2-xTB), 1.2 % of its O-H."""
@@ -161,7 +164,8 @@ def match_peaks(
     error is below a quarter of what `limits_percent` leaves.
 
     Verdict:
-        INCONCLUSIVE: no such line above `lowest_cm` is found where one is expected.
+        INCONCLUSIVE: no such line above `lowest_cm` is found where one is expected, or lines lie so close that another
+            factor fits as well.
         FAIL: the whole interval of the factor is beyond one of `limits_percent`, or with `line_limit_percent` a line
             is off by more than that and two standard errors.
         INCONCLUSIVE: with `line_limit_percent` fewer than 50 effective samples in either spectrum; lines of a molecule
@@ -198,7 +202,7 @@ def match_peaks(
         if not any(e.wavenumber_cm > lowest_cm for e in wanted):
             raise ValueError(f"no line is expected above {lowest_cm:g} 1/cm; give a smaller lowest_cm.")
     wanted = sorted((e for e in wanted if e.wavenumber_cm > lowest_cm), key=lambda e: e.wavenumber_cm)
-    lines, missing = _assign(found, wanted, line_limit_percent)
+    lines, missing, rival = _assign(found, wanted, line_limit_percent)
     if not lines:
         nothing = float("nan")
         why = (
@@ -213,7 +217,15 @@ def match_peaks(
     if len(lines) > 1:
         half = max(half, student_t(0.975, len(lines) - 1) * float(ratios.std(ddof=1)) / np.sqrt(len(lines)))
     factor = float(ratios.mean())
-    verdict, note = _judge(factor, half, (low, high), lines, missing, samples)
+    if rival is None:
+        verdict, note = _judge(factor, half, (low, high), lines, missing, samples)
+    else:
+        verdict, note = (
+            Verdict.INCONCLUSIVE,
+            (
+                f"The lines lie so close that factors of {factor:.3f} and {rival:.3f} fit alike: run longer, or give fewer expected lines."
+            ),
+        )
     return PeakMatch(factor, (factor - half, factor + half), (low, high), lines, missing, verdict, note)
 
 
@@ -224,16 +236,18 @@ def _sure(found: Sequence[Peak], percent: float) -> list[Peak]:
 
 def _assign(
     found: Sequence[Peak], wanted: Sequence[Peak], limit_percent: float | None
-) -> tuple[tuple[Line, ...], tuple[float, ...]]:
-    """Lines that belong together, and expected ones without another."""
+) -> tuple[tuple[Line, ...], tuple[float, ...], float | None]:
+    """Lines that belong together, expected ones without another, and a factor that fits as well if there is one."""
     if not found or not wanted:
-        return (), tuple(e.wavenumber_cm for e in wanted)
+        return (), tuple(e.wavenumber_cm for e in wanted), None
     seen, asked = (np.log([p.wavenumber_cm for p in group]) for group in (found, wanted))
     offsets = np.log1p(np.linspace(-WIDEST, WIDEST, 481))
     distance = np.abs(seen[None, None] - asked[None, :, None] - offsets[:, None, None]).min(axis=2)
     # Capped, so that a line that is not there pulls nowhere; the nearer to 1 where two are alike.
     cost = np.minimum((distance / (0.5 * REACH)) ** 2, 1.0).mean(axis=1) + 0.1 * np.abs(offsets)
     off = offsets[cost.argmin()]
+    other = np.where(np.abs(offsets - off) > 0.01, cost, np.inf)
+    rival = float(np.exp(offsets[other.argmin()])) if other.min() < cost.min() + AMBIGUOUS else None
     apart = np.abs(seen - asked[:, None] - off)
     nearest = apart.argmin(axis=1)
     near = apart.min(axis=1) <= REACH
@@ -243,7 +257,7 @@ def _assign(
         middle = float(np.mean([e.wavenumber_cm for e in shared]))
         error = float(np.hypot(found[index].error_cm, np.mean([e.error_cm for e in shared])))
         lines.append(Line(middle, found[index], error, limit_percent))
-    return tuple(lines), tuple(e.wavenumber_cm for e, close in zip(wanted, near, strict=True) if not close)
+    return tuple(lines), tuple(e.wavenumber_cm for e, close in zip(wanted, near, strict=True) if not close), rival
 
 
 def _sided(value: float, half: float, limits: tuple[float, float]) -> Verdict:

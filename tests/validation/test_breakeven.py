@@ -186,6 +186,8 @@ def test_arrays_of_the_plots() -> None:
     np.testing.assert_allclose(points.samples_per_s, [np.nan, 22.0, np.nan])
     np.testing.assert_allclose(points.high, [86.4, 864.0, np.nan])
     assert points.best.tolist() == [True, True, False]
+    scattered = accuracy_per_second([Method("a", np.array([0.8, 0.9, 1.0, 1.1, 1.2]), 1.0)])
+    assert scattered.low[0] < scattered.ns_per_day[0] < scattered.high[0]
 
 
 @pytest.mark.parametrize(

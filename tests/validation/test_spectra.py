@@ -150,6 +150,8 @@ def test_thin_data_decide_nothing(reference: Spectrum) -> None:
     one = spectrum(thermal(3, ps=3.0, replicas=1))
     assert compare_spectra(one, one).noise_cm == np.inf
     assert compare_spectra(one, one).verdict is Verdict.INCONCLUSIVE
+    # One block: lines known to the resolution, 20 1/cm, which is more than a quarter of what is left to any of them.
+    assert not match_peaks(one, MODES).lines and "is known to 1 %" in match_peaks(one, MODES).note
     assert match_peaks(thin, reference, line_limit_percent=1.0).verdict is not Verdict.PASS
     nothing = spectrum(thermal(3, ps=0.5))
     for pair in ((nothing, reference), (reference, nothing)):
@@ -166,6 +168,14 @@ def test_thin_data_decide_nothing(reference: Spectrum) -> None:
 def test_bad_expectations(reference: Spectrum, expected: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         match_peaks(reference, expected)
+
+
+def test_lines_too_close_to_tell_one_from_the_next() -> None:
+    """Expected every 1.5 % up to 3600 1/cm, a factor of 1.015 looks like 1: neither right nor wrong spacing is judged."""
+    ladder = 1000.0 * 1.015 ** np.arange(86)
+    s = spectrum(thermal(12, ps=20.0, modes=ladder[[20, 50, 80]]))
+    match = match_peaks(s, ladder)
+    assert match.verdict is Verdict.INCONCLUSIVE and "fit alike" in match.note
 
 
 def test_an_element_that_is_not_there(reference: Spectrum) -> None:
