@@ -23,6 +23,7 @@ from mlff_sim.validation import (
     FrameSpacing,
     KineticConsistency,
     PeakMatch,
+    QuickNve,
     Spectrum,
     SpectrumResult,
     Stability,
@@ -210,6 +211,14 @@ def _(finding: PeakMatch, name: str) -> list[Row]:
     low, high = finding.limits_percent
     value = f"{len(finding.lines)} lines found, {len(finding.missing_cm)} not; all at {finding.factor:.4f} of where expected"
     return [Row("Vibrations: lines", value, f"{low:+g} % to {high:+g} %", finding.verdict, finding.note)]
+
+
+@lines.register
+def _(finding: QuickNve, name: str) -> list[Row]:
+    return [
+        Row(f"Quick: {c.name}", f"{c.value:.3g} {c.unit}", f"{c.limit:g} {c.unit}", c.verdict, c.note)
+        for c in finding.criteria
+    ]
 
 
 @lines.register
