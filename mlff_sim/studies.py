@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +74,20 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
         "question": study.question,
         "facts": dict(study.facts),
         "warm_ps": study.warm_ps,
-        "runs": {name: asdict(config) for name, config in study.runs.items()},
+        "runs": {name: config.decisive for name, config in study.runs.items()},
     }
     asked = json.loads(json.dumps(asked))
     known = read_study(root)
     found = known.pop("found", None)
     if known and known != asked:
-        changed = [key for key in asked if known.get(key) != asked[key]]
-        raise InputError(f"'{root}' holds another study (its {' and '.join(changed)} differ); give another folder.")
+        raise InputError(f"'{root}' holds another study ({_changed(known, asked)}); give another folder.")
     if not known and root.is_dir() and any(root.iterdir()):
         raise InputError(f"'{root}' is not empty and holds no study; give a new folder.")
     first = next(iter(study.runs.values()))
     if not known:
-        # Before the folder exists, whatever can be checked is.
-        Run(first, root / next(iter(study.runs)))
+        # Before the folder exists, whatever can be checked is; of a start from where the warm-up will end.
+        warm_ps = study.warm_ps or first.equilibrate_ps
+        Run(replace(first, equilibrate_ps=warm_ps), root / next(iter(study.runs)))
     root.mkdir(parents=True, exist_ok=True)
     write_json(root / "study.json", asked)
     aim = bool(study.facts.get("quick"))
@@ -106,6 +106,17 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
     if study.facts.get("modes") and found is None:
         write_json(root / "study.json", asked | {"found": {"modes_cm": _modes(first, progress)}})
     return root
+
+
+def _changed(known: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """The first thing that two studies differ in."""
+    key = next(key for key in asked if known.get(key) != asked[key])
+    if key != "runs" or (known.get(key) or {}).keys() != asked[key].keys():
+        return f"its {key} is {known.get(key)}, not {asked[key]}" if key != "runs" else "other runs"
+    name = next(name for name in asked[key] if known[key][name] != asked[key][name])
+    here, there = asked[key][name], known[key][name]
+    setting = next(s for s in here if there.get(s) != here[s])
+    return f"{setting} of {name} is {there.get(setting)} there and {here[setting]} here"
 
 
 def _modes(config: RunConfig, progress: Progress) -> list[float]:
@@ -187,6 +198,12 @@ def trial(question: str, config: RunConfig, warm_ps: float = 2.0, *, quick: bool
         InputError: another question, or quick criteria for another than "nve".
     """
     nve, nvt = replace(config, ensemble="nve"), replace(config, ensemble="nvt")
+    if not (np.isfinite(warm_ps) and warm_ps >= 0):
+        raise InputError(f"equilibrate_ps = {warm_ps:g} must not be negative.")
+    if question in ("nvt", "ensemble") and not (config.friction_per_ps and all(config.friction_by_element.values())):
+        raise InputError(f"question '{question}' is about a bath, and friction_per_ps = 0 is none; give some.")
+    if quick and not warm_ps:
+        raise InputError("the quick criteria aim at a temperature from where a warm-up ends; give some equilibrate_ps.")
     if quick and question != "nve":
         raise InputError(f"the quick criteria are for 'nve'; question '{question}' has none.")
     if question == "nve":
@@ -195,7 +212,11 @@ def trial(question: str, config: RunConfig, warm_ps: float = 2.0, *, quick: bool
         return Study(question, {"nvt": nvt}, warm_ps)
     if question == "step-size":
         # Frames at the same times in all three.
-        row = 4 * max(1, round((config.every or 5) / 4))
+        row = config.every or 4
+        if row % 2:
+            raise InputError(
+                f"every = {row} is odd, and the run at twice the step records as often; give an even number."
+            )
         steps = {"double": (2.0, row // 2), "single": (1.0, row), "half": (0.5, 2 * row)}
         runs = {n: replace(nve, timestep_fs=f * config.timestep_fs, every=e) for n, (f, e) in steps.items()}
         return Study(question, runs, warm_ps)
@@ -208,6 +229,8 @@ def trial(question: str, config: RunConfig, warm_ps: float = 2.0, *, quick: bool
         runs = {"low": replace(nvt, **warm), "high": replace(nvt, temperature_K=round(float(high), 1), **warm)}  # type: ignore[arg-type]
         return Study(question, runs, 0.0)
     if question == "vibrations":
+        if config.every is not None:
+            raise InputError(f"question '{question}' records a frame every {SPECTRUM_FS:g} fs; leave every out.")
         every = max(1, int(SPECTRUM_FS / config.timestep_fs))
         return Study(question, {"nve": replace(nve, every=every)}, warm_ps, {"modes": True})
     if question == "stability":

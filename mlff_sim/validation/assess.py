@@ -21,6 +21,7 @@ from mlff_sim.validation.energy import BLOCKS, nve_drift
 from mlff_sim.validation.ensemble import equipartition
 from mlff_sim.validation.montecarlo import MonteCarlo, monte_carlo, observables
 from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
+from mlff_sim.validation.verdict import Verdict
 
 RELAXATION_TIMES = 3.0
 """A Langevin bath forgets the start as exp(-friction t); after three of these 5 % are left."""
@@ -86,12 +87,12 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
         _assess_run(r, reference if h else None, drift_limit, other if h else None)
         for r, h in zip(runs, held, strict=True)
     )
-    notes = []
-    if not any(r.drift for r in judged):
+    notes, known = [], {r.settings["ensemble"] for r in runs}
+    if not any(r.drift for r in judged) and known == {"nvt"}:
         notes.append("Energy conservation was not judged: add an NVE run (5 or more replicas).")
     if not any(r.temperatures and r.temperatures.verdict for r in judged):
         bounded = not all(_has_momenta(r.settings) for r in judged)
-        if bounded or not any_nvt:
+        if bounded or (known == {"nve"} and any(r.temperatures for r in judged)):
             notes.append(BOUNDED_NOTE if bounded else "Temperature was not judged: add an NVT run.")
     if reference is None:
         notes.append("Structure was not judged: give a reference, a run of the teacher alone or a stored distribution.")
@@ -147,6 +148,8 @@ def reference_of(*runs: Run, block_ps: float | None = None) -> Distribution:
     if (why := _no_distances(first)) is not None:
         raise InputError(f"'{first.folder}' is no reference for the structure: {why}")
     rows, time_ps = min(int(sound(r).sum()) for r in runs), clock(first)
+    if rows < 2:
+        raise InputError(f"'{first.folder}' is no reference for the structure: fewer than 2 frames; run longer.")
     start = _equilibration_ps(settings, time_ps[:rows])
     keep = slice(int(np.searchsorted(time_ps[:rows], start)), rows)
     positions = np.concatenate([r.positions[keep] for r in runs], axis=1) if len(runs) > 1 else first.positions[keep]
@@ -259,8 +262,14 @@ def _assess_run(
             f"Of the trajectories tried, the longest was best (k_steps = {settings['k_steps']}); with a longer "
             "equilibrate_ps, longer ones would be tried."
         )
-    checks = {"spacing": _spacing(run), "kinetic": _kinetic(run)}
-    findings: dict[str, Finding] = {name: check for name, check in checks.items() if check is not None}
+    findings: dict[str, Finding] = {}
+    if (spacing := _spacing(run)) is not None:
+        if spacing.verdict is Verdict.INCONCLUSIVE:
+            notes.append(f"The time between frames was taken as given: {spacing.note}")
+        else:
+            findings["spacing"] = spacing
+    if (kinetic := _kinetic(run)) is not None:
+        findings["kinetic"] = kinetic
     if other is not None and rdf is not None:
         findings |= beside(run, other, keep, kept(other), rdf)
     return RunAssessment(

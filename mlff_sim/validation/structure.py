@@ -99,8 +99,9 @@ class StructureErrors:
 
     @property
     def note(self) -> str:
-        """Of the first figure that has the verdict."""
-        return next(f.note for f in self.figures if f.verdict is self.verdict)
+        """Of the first figure that has the verdict, or could not be judged."""
+        notes = (f.note for f in self.figures if f.verdict in (self.verdict, None))
+        return next(notes, "There is no bond, angle or dihedral.")
 
     def figure(self, kind: str, statistic: str) -> StructureFigure:
         """The figure of a kind and statistic."""
