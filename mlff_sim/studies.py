@@ -81,15 +81,15 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
     found = known.pop("found", None)
     if known and known != asked:
         raise InputError(f"'{root}' holds another study ({_changed(known, asked)}); give another folder.")
-    if not known and root.is_dir() and any(root.iterdir()):
+    if not known and root.is_dir() and any(not p.name.startswith(".study.json.") for p in root.iterdir()):
         raise InputError(f"'{root}' is not empty and holds no study; give a new folder.")
     first = next(iter(study.runs.values()))
     if not known:
         # Before the folder exists, whatever can be checked is; of a start from where the warm-up will end.
         warm_ps = study.warm_ps or first.equilibrate_ps
         Run(replace(first, equilibrate_ps=warm_ps), root / next(iter(study.runs)))
-    root.mkdir(parents=True, exist_ok=True)
-    write_json(root / "study.json", asked)
+        root.mkdir(parents=True, exist_ok=True)
+        write_json(root / "study.json", asked)
     aim = bool(study.facts.get("quick"))
     starts = _warm(first, study.warm_ps, root, progress, aim) if study.warm_ps else first.structure
     outer = None

@@ -188,7 +188,10 @@ def assess_folder(folder: str | Path, against: str | Path | None = None, drift_l
 
     study = read_study(folder)
     runs: dict[str, Run] = {path.name: read_run(path) for path in find_runs(folder)}
-    if missing := [name for name in study.get("runs", {}) if name not in runs]:
+    missing = [name for name in study.get("runs", {}) if name not in runs]
+    if study.get("facts", {}).get("modes") and "found" not in study:
+        missing.append("normal modes")
+    if missing:
         raise InputError(
             f"'{folder}' is an unfinished study without its {' and '.join(missing)}; give the same command again."
         )
