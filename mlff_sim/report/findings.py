@@ -85,7 +85,7 @@ def _difference(d: Difference, note: str) -> Row:
     low, high = d.ci95
     value = f"{d.value:+.2f} ({low:+.2f} to {high:+.2f}) {d.unit}"
     limit = f"{SIGN}{d.limit:.3g} {d.unit}" if d.limit is not None else ""
-    advice = f"Two such runs of plain Verlet would differ by {d.noise:.2f} {d.unit}. {note}"
+    advice = note
     if d.verdict is Verdict.FAIL:
         advice = f"Off by more than chance: take a shorter outer step or a better student. {advice}"
     return Row(f"Against Verlet: {d.name}", value, limit, d.verdict, advice)
