@@ -88,6 +88,8 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
         # Before the folder exists, whatever can be checked is; of a start from where the warm-up will end.
         warm_ps = study.warm_ps or first.equilibrate_ps
         Run(replace(first, equilibrate_ps=warm_ps), root / next(iter(study.runs)))
+        if study.warm_ps:
+            _warm_up(first, study.warm_ps)
         root.mkdir(parents=True, exist_ok=True)
         write_json(root / "study.json", asked)
     aim = bool(study.facts.get("quick"))
@@ -132,6 +134,26 @@ def _modes(config: RunConfig, progress: Progress) -> list[float]:
     ]
 
 
+def _warm_up(config: RunConfig, warm_ps: float) -> RunConfig:
+    """The warm-up: the teacher alone, at constant temperature."""
+    return RunConfig(
+        config.structure,
+        config.teacher,
+        ensemble="nvt",
+        timestep_fs=min(WARM_STEP_FS, 2 * config.timestep_fs),
+        duration_ps=warm_ps,
+        temperature_K=config.temperature_K,
+        friction_per_ps=WARM_FRICTION,
+        replicas=config.replicas or 1,
+        seed=config.seed,
+        compile=config.compile,
+        compile_teacher=config.compile_teacher,
+        teacher_workers=config.teacher_workers,
+        unguarded=config.unguarded,
+        hydrogen_mass=config.hydrogen_mass,
+    )
+
+
 def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress, aim: bool) -> str:
     """A frame for each replica after a warm-up with the teacher; where it is, with the slice that holds them.
 
@@ -143,24 +165,15 @@ def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress, aim
         from ase import Atoms
         from ase.io import write
 
-        warm = RunConfig(
-            config.structure,
-            config.teacher,
-            ensemble="nvt",
-            timestep_fs=min(WARM_STEP_FS, 2 * config.timestep_fs),
-            duration_ps=warm_ps,
-            temperature_K=config.temperature_K,
-            friction_per_ps=WARM_FRICTION,
-            replicas=replicas,
-            seed=config.seed,
-            compile=config.compile,
-            compile_teacher=config.compile_teacher,
-            teacher_workers=config.teacher_workers,
-            unguarded=config.unguarded,
-            hydrogen_mass=config.hydrogen_mass,
-        )
-        Run(warm, root / STARTS, resume=True, progress=_Named(progress, "warm-up")).run()
+        warm = _warm_up(config, warm_ps)
+        with suppress(SimulationStopped):
+            Run(warm, root / STARTS, resume=True, progress=_Named(progress, "warm-up")).run()
         found = read_run(root / STARTS)
+        if stop := found.settings["stop"]:
+            raise InputError(
+                f"the warm-up was stopped by the guard '{stop['rule']}' ({stop['detail']}); {root / STARTS / 'stop.txt'} "
+                "dissects it. Take a shorter step or a sound start, or go without with equilibrate_ps = 0."
+            )
         masses = np.array(found.settings["structure"]["masses"])
         state = State(found.positions[-1], at_rest(found.momenta[-1], masses))
         if aim:

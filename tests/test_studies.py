@@ -110,7 +110,7 @@ def test_too_short_to_judge_is_said(cli: Callable[..., Any], tmp_path: Path) -> 
     for question in ("step-size", "vibrations", "ensemble"):
         done = cli(*asked(question, "--duration-ps", "0.002", "--out", tmp_path / question))
         assert done.code == 3 and done.err == "", question
-        assert "run longer" in done.out.lower() or "ask for so much" in done.out, done.out
+        assert "Not judged: " in done.out or "ask for so much" in done.out or "Run longer" in done.out, done.out
 
 
 class Killed(BaseException):
@@ -161,6 +161,7 @@ REFUSED: dict[str, tuple[str, tuple[object, ...], str]] = {
     "no step": ("step-size", ("--timestep-fs", "0"), "timestep_fs = 0"),
     "no replica": ("ensemble", ("--replicas", "0"), "replicas = 0"),
     "warm-up": ("nve", ("--equilibrate-ps", "-1"), "equilibrate_ps = -1"),
+    "short warm-up": ("nve", ("--equilibrate-ps", "0.0005"), "shorter than one outer step"),
     "warm-up of two": ("ensemble", ("--equilibrate-ps", "-1"), "equilibrate_ps = -1"),
     "no bath": ("nvt", ("--friction-per-ps", "0"), "friction_per_ps = 0 is none"),
     "no heat": ("ensemble", ("--temperature-K", "0"), "temperature_K = 0"),
@@ -245,6 +246,43 @@ def test_an_unfinished_study_is_not_judged(cli: Callable[..., Any], tmp_path: Pa
         path.unlink()
     result = cli("validate", out)
     assert result.code == 2 and "unfinished study without its half; give the same command again" in result.line
+
+
+def test_a_warm_up_that_breaks_is_no_start(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """At 9000 K nothing holds; the second time it is told as the first, and no start is taken from the wreck."""
+    out = tmp_path / "out"
+    hot = ("--temperature-K", "9000", "--timestep-fs", "2", "--equilibrate-ps", "0.5", "--model", "harmonic")
+    for _ in range(2):
+        result = cli(*asked("nve", *hot, "--out", out))
+        assert result.code == 2 and "the warm-up was stopped by the guard" in result.line
+        assert not (out / "nve").exists() and not (out / "starts" / "starts.xyz").exists()
+    result = cli("validate", out)
+    assert result.code == 2 and "unfinished study without its nve" in result.line
+
+
+def test_one_atom_has_no_structure(cli: Callable[..., Any], tmp_path: Path) -> None:
+    write(tmp_path / "ar.xyz", Atoms("Ar", [[0, 0, 0]]))
+    atom = ("--structure", tmp_path / "ar.xyz", "--teacher", "lj", "--student", "lj")
+    assert cli(*asked("certify", *atom, "--out", tmp_path / "out")).code in (0, 3)
+    result = cli("validate", tmp_path / "out" / "fast", "--against", tmp_path / "out" / "verlet")
+    assert result.code == 2 and "a single atom" in result.line
+
+
+def test_a_diatomic_has_one_mode(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """Morse's default well, harmonic wave number alpha sqrt(2 D / mu): linear, so five modes are none."""
+    write(tmp_path / "h2.xyz", Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]))
+    cli(*asked("vibrations", "--structure", tmp_path / "h2.xyz", "--out", tmp_path / "out"))
+    assert len(json.loads((tmp_path / "out" / "study.json").read_text())["found"]["modes_cm"]) == 1
+
+
+def test_a_reference_is_another_run(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """Nothing is its own reference; a study of one run is one, and of several it is said that one must be named."""
+    a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    assert cli(*asked("nvt", "--out", a)).code == 3
+    assert "Structure: pair distances" in cli(*asked("nvt", "--seed", "1", "--against", a, "--out", b)).out
+    assert "compared with itself" in cli("validate", a, "--against", a / "nvt").line
+    cli(*asked("step-size", "--out", c))
+    assert "holds 3 runs; give the one" in cli("validate", a, "--against", c).line
 
 
 def test_velocities_in_the_structure_are_no_copies_after_a_warm_up(

@@ -95,6 +95,18 @@ def test_no_velocities_and_no_energies(judged: Callable[..., Any], runs: list[Tr
     assert "Temperature was not judged: the files hold no velocities." in done.out
 
 
+def test_another_trajectory_is_a_reference(
+    judged: Callable[..., Any], cli: Callable[..., Any], runs: list[Truth], tmp_path: Path
+) -> None:
+    """Bonds and angles beside each other; spectra need the time step, which files do not say."""
+    for k in range(2):
+        write_traj(runs[k], tmp_path / f"{k}.traj")
+    _, results = judged(tmp_path / "0.traj", *NVE, "--against", tmp_path / "1.traj")
+    assert results["rdf"]["verdict"] == "inconclusive" and "geometry" in results["runs"][0]["parts"]
+    itself = cli("validate", tmp_path / "0.traj", *NVE, "--against", tmp_path / "0.traj", "--out", tmp_path / "report")
+    assert itself.code == 2 and "compared with itself" in itself.line
+
+
 def test_a_truncated_file_is_told(judged: Callable[..., Any], runs: list[Truth], tmp_path: Path) -> None:
     for name, writer in (("a.traj", write_traj), ("a.extxyz", write_extxyz)):
         writer(runs[0], tmp_path / name)

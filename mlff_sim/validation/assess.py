@@ -84,6 +84,8 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
     reference = against if against is None or isinstance(against, Distribution) else reference_of(against)
     any_nvt = any(r.settings["ensemble"] == "nvt" for r in runs)
     other = against if against is not None and not isinstance(against, Distribution) else None
+    if other is not None and any(Path(r.folder).resolve() == Path(other.folder).resolve() for r in runs):
+        raise InputError(f"'{other.folder}' is compared with itself, which it passes; give another reference.")
     held = [r.settings["ensemble"] == "nvt" or not any_nvt for r in runs]
     judged = tuple(
         _assess_run(r, reference if h else None, drift_limit, other if h else None)
@@ -114,9 +116,12 @@ def load_reference(path: str | Path) -> Run | Distribution:
         InputError: neither is there.
     """
     if Path(path).is_dir():
-        from mlff_sim.runfolder import read_run
+        from mlff_sim.runfolder import find_runs, read_run
 
-        return read_run(path)
+        runs = find_runs(path)
+        if len(runs) > 1:
+            raise InputError(f"'{path}' holds {len(runs)} runs; give the one that is the reference.")
+        return read_run(runs[0])
     return Distribution.load(Path(path))
 
 
@@ -152,6 +157,8 @@ def reference_of(*runs: Run, block_ps: float | None = None) -> Distribution:
     rows, time_ps = min(int(sound(r).sum()) for r in runs), clock(first)
     if rows < 2:
         raise InputError(f"'{first.folder}' is no reference for the structure: fewer than 2 frames; run longer.")
+    if len(numbers) < 2:
+        raise InputError(f"'{first.folder}' is no reference for the structure: it is a single atom.")
     start = _equilibration_ps(settings, time_ps[:rows])
     keep = slice(int(np.searchsorted(time_ps[:rows], start)), rows)
     positions = np.concatenate([r.positions[keep] for r in runs], axis=1) if len(runs) > 1 else first.positions[keep]

@@ -69,7 +69,7 @@ def _only(judge: Callable[[Asked], Mapping[str, Finding]], of_stopped: bool = Fa
         try:
             findings = judge(asked)
         except ValueError as error:
-            return Assessment(bare, (f"Not judged: {error} Run longer.",))
+            return Assessment(bare, (f"Not judged: {error}",))
         return Assessment((replace(bare[0], findings=findings), *bare[1:]), ())
 
     return assessed
@@ -187,14 +187,14 @@ def assess_folder(folder: str | Path, against: str | Path | None = None, drift_l
     from mlff_sim.runfolder import find_runs, read_run, read_study
 
     study = read_study(folder)
-    runs: dict[str, Run] = {path.name: read_run(path) for path in find_runs(folder)}
-    missing = [name for name in study.get("runs", {}) if name not in runs]
+    missing = [name for name in study.get("runs", {}) if not (Path(folder) / name / "log.h5").is_file()]
     if study.get("facts", {}).get("modes") and "found" not in study:
         missing.append("normal modes")
     if missing:
         raise InputError(
             f"'{folder}' is an unfinished study without its {' and '.join(missing)}; give the same command again."
         )
+    runs: dict[str, Run] = {path.name: read_run(path) for path in find_runs(folder)}
     question = study.get("question", "")
     judge, reference = QUESTIONS.get(question, _plain), reference_for(question, against)
     return judge(Asked(runs, reference, drift_limit, study.get("found", {}), study.get("facts", {})))
