@@ -67,6 +67,7 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
 
     Raises:
         InputError: settings or files that cannot be used, or a folder that holds another study.
+        SimulationStopped: by a guard in the warm-up, so that there is nowhere to start from.
     """
     root, progress = Path(folder), progress or Silent()
     asked = {
@@ -170,10 +171,8 @@ def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress, aim
             Run(warm, root / STARTS, resume=True, progress=_Named(progress, "warm-up")).run()
         found = read_run(root / STARTS)
         if stop := found.settings["stop"]:
-            raise InputError(
-                f"the warm-up was stopped by the guard '{stop['rule']}' ({stop['detail']}); {root / STARTS / 'stop.txt'} "
-                "dissects it. Take a shorter step or a sound start, or go without with equilibrate_ps = 0."
-            )
+            detail = f"during the warm-up, {stop['detail']}; {root / STARTS / 'stop.txt'} dissects it"
+            raise SimulationStopped(stop["rule"], stop["step"], stop["replica"], stop["atom"], detail)
         masses = np.array(found.settings["structure"]["masses"])
         state = State(found.positions[-1], at_rest(found.momenta[-1], masses))
         if aim:
