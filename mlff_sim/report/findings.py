@@ -177,7 +177,9 @@ def _(finding: StructureErrors) -> list[Figure]:
 
 @lines.register
 def _(finding: SpectrumResult, name: str) -> list[Row]:
-    value = f"{finding.error_cm:.1f} cm\u207b\u00b9 (sampling alone: {finding.noise_cm:.1f}, 95 % below {finding.noise95_cm:.1f})"
+    value = "-"
+    if np.isfinite(finding.error_cm):
+        value = f"{finding.error_cm:.1f} cm\u207b\u00b9 (sampling alone: {finding.noise_cm:.1f}, 95 % below {finding.noise95_cm:.1f})"
     return [
         Row(
             "Vibrations: Wasserstein distance",
@@ -209,7 +211,9 @@ def _(finding: Spectrum) -> list[Figure]:
 @lines.register
 def _(finding: PeakMatch, name: str) -> list[Row]:
     low, high = finding.limits_percent
-    value = f"{len(finding.lines)} lines found, {len(finding.missing_cm)} not; all at {finding.factor:.4f} of where expected"
+    value = f"{len(finding.lines)} lines found, {len(finding.missing_cm)} not"
+    if np.isfinite(finding.factor):
+        value += f"; all at {finding.factor:.4f} of where expected"
     return [Row("Vibrations: lines", value, f"{low:+g} % to {high:+g} %", finding.verdict, finding.note)]
 
 
@@ -254,6 +258,8 @@ def _(finding: StepSizeLaw) -> list[Figure]:
 def _(finding: EnsembleCheck, name: str) -> list[Row]:
     low, high = finding.nominal_K
     value = f"{finding.difference_K:.1f} {SIGN} {finding.stderr_K:.1f} K between them"
+    if not np.isfinite(finding.difference_K):
+        value = "no overlap"
     return [Row("Boltzmann's ratio of energies", value, f"{high - low:.1f} K", finding.verdict, finding.note)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlff_sim.report.figures import figures
 from mlff_sim.report.results import SHORT, strict
-from mlff_sim.report.text import WORDS, headline, rows
+from mlff_sim.report.text import WORDS, headline, remarks, rows
 from mlff_sim.simulation.dissection import told
 from mlff_sim.validation import Assessment, RunAssessment
 
@@ -50,7 +50,7 @@ def render(assessment: Assessment) -> str:
         formula=formula,
         rows=rows(assessment),
         words=WORDS,
-        notes=[*assessment.notes, *(f"{r.name}: {n}" for r in assessment.runs for n in r.notes)],
+        notes=remarks(assessment),
         sections=[(key, *SECTIONS[key], len(plots[key])) for key in SECTIONS if plots[key]],
         runs=[_provenance(r) for r in assessment.runs],
     )

@@ -52,14 +52,25 @@ def number(x: float | None, digits: int = 3) -> str:
 
 def rows(assessment: Assessment) -> list[Row]:
     """The table: judged quantities first, then what is only reported."""
-    several = len(assessment.runs) > 1
+    found = {
+        run.name: [*_judged(run), *(row for name, f in run.findings.items() for row in lines(f, name))]
+        for run in assessment.runs
+    }
+    # Where several runs answer one question together, the answer is no single run's.
+    several = sum(bool(own) for own in found.values()) > 1
     out: list[Row] = []
-    for run in assessment.runs:
-        tag = f" [{run.name}]" if several else ""
-        found = [*_judged(run), *(row for name, f in run.findings.items() for row in lines(f, name))]
-        out += [Row(r.quantity + tag, r.value, r.limit, r.verdict, r.advice) for r in found]
+    for name, own in found.items():
+        tag = f" [{name}]" if several else ""
+        out += [Row(r.quantity + tag, r.value, r.limit, r.verdict, r.advice) for r in own]
     out += _reported(assessment.main)
     return out
+
+
+def remarks(assessment: Assessment) -> list[str]:
+    """What was not judged and why, and what was done in reading; without what a row says already."""
+    several = len(assessment.runs) > 1
+    own = [f"{run.name}: {n}" if several else n for run in assessment.runs if run.ended is None for n in run.notes]
+    return list(dict.fromkeys([*own, *assessment.notes]))
 
 
 def _judged(run: RunAssessment) -> Iterator[Row]:
@@ -253,9 +264,10 @@ def print_table(assessment: Assessment, console: Console) -> None:
     for row in lines:
         word = Text(WORDS[row.verdict], style=STYLES[row.verdict])
         table.add_row(Text(row.quantity), Text(row.value), Text(row.limit), word)
-    console.print(table)
+    if lines:
+        console.print(table)
     for row in lines:
         if row.verdict not in (None, Verdict.PASS):
             console.print(f"{row.quantity}: {row.advice}", markup=False, highlight=False)
-    for note in assessment.notes:
+    for note in remarks(assessment):
         console.print(note, markup=False, highlight=False)
