@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from mlff_sim.errors import InputError, SimulationStopped
+from mlff_sim.forces import Array
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.runfolder import STUDY_FORMAT, read_run, read_study, write_json
 from mlff_sim.simulation import Run, RunConfig
 from mlff_sim.simulation.config import GUARDS
-from mlff_sim.state import at_rest
+from mlff_sim.state import State, at_rest
 
 STARTS = Path("starts") / "run"
 """Where in a study the warm-up lies: a floor deeper than what is judged."""
@@ -89,7 +90,8 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
         Run(first, root / next(iter(study.runs)))
     root.mkdir(parents=True, exist_ok=True)
     write_json(root / "study.json", asked)
-    starts = _warm(first, study.warm_ps, root, progress) if study.warm_ps else first.structure
+    aim = bool(study.facts.get("quick"))
+    starts = _warm(first, study.warm_ps, root, progress, aim) if study.warm_ps else first.structure
     outer = None
     for name, config in study.runs.items():
         settled = replace(config, structure=starts)
@@ -119,8 +121,11 @@ def _modes(config: RunConfig, progress: Progress) -> list[float]:
     ]
 
 
-def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress) -> str:
-    """A frame for each replica after a warm-up with the teacher; where it is, with the slice that holds them."""
+def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress, aim: bool) -> str:
+    """A frame for each replica after a warm-up with the teacher; where it is, with the slice that holds them.
+
+    With `aim` momenta are scaled so that the mean temperature to come is the one asked for.
+    """
     path = root / STARTS.parent / "starts.xyz"
     replicas = config.replicas or 1
     if not path.exists():
@@ -146,10 +151,13 @@ def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress) -> 
         Run(warm, root / STARTS, resume=True, progress=_Named(progress, "warm-up")).run()
         found = read_run(root / STARTS)
         masses = np.array(found.settings["structure"]["masses"])
+        state = State(found.positions[-1], at_rest(found.momenta[-1], masses))
+        if aim:
+            state = _aimed(config, state, masses, found.potential_energy[-1])
         images = []
-        for x, p in zip(found.positions[-1], found.momenta[-1], strict=True):
+        for x, p in zip(state.positions, state.momenta, strict=True):
             image = Atoms(found.settings["structure"]["numbers"], x, masses=masses)
-            image.set_momenta(at_rest(p, masses))
+            image.set_momenta(p)
             images.append(image)
         temporary = path.with_suffix(".tmp")
         write(temporary, images, format="extxyz")
@@ -157,7 +165,7 @@ def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress) -> 
     return f"{path}@0:{replicas}"
 
 
-def trial(question: str, config: RunConfig, warm_ps: float = 2.0) -> Study:
+def trial(question: str, config: RunConfig, warm_ps: float = 2.0, *, quick: bool = False) -> Study:
     """The study that answers a question about one model.
 
     | question | runs | judged by |
@@ -173,13 +181,16 @@ def trial(question: str, config: RunConfig, warm_ps: float = 2.0) -> Study:
         question: one of these.
         config: model, structure, time step, length, replicas and temperature; the rest follows from the question.
         warm_ps: ps, of warm-up.
+        quick: of "nve", start with the energy that aims at the temperature, and judge by the quick criteria.
 
     Raises:
-        InputError: another question.
+        InputError: another question, or quick criteria for another than "nve".
     """
     nve, nvt = replace(config, ensemble="nve"), replace(config, ensemble="nvt")
+    if quick and question != "nve":
+        raise InputError(f"the quick criteria are for 'nve'; question '{question}' has none.")
     if question == "nve":
-        return Study(question, {"nve": nve}, warm_ps)
+        return Study(question, {"nve": nve}, warm_ps, {"quick": True} if quick else {})
     if question == "nvt":
         return Study(question, {"nvt": nvt}, warm_ps)
     if question == "step-size":
@@ -203,6 +214,20 @@ def trial(question: str, config: RunConfig, warm_ps: float = 2.0) -> Study:
         unguarded = replace(nvt, unguarded=tuple(g for g in GUARDS if g != "energy"), energy_budget_meV=None)
         return Study(question, {"nvt": unguarded}, warm_ps)
     raise InputError(f"question '{question}' is unknown; choose one of: {', '.join(TRIALS)}.")
+
+
+def _aimed(config: RunConfig, state: State, masses: Array, potential_eV: Array) -> State:
+    """The same positions, with the total energy that has the temperature as its mean in the harmonic limit."""
+    from mlff_sim.forces import evaluate
+    from mlff_sim.models.registry import load_model
+    from mlff_sim.motion import aimed_momenta
+    from mlff_sim.simulation.assembly import relaxed
+    from mlff_sim.structure import read_structures
+
+    model = load_model(config.teacher, read_structures(config.structure)[0])
+    lowest = [float(evaluate(model, relaxed(model, x)[None]).energy[0]) for x in state.positions]
+    above = np.maximum(potential_eV - np.array(lowest), 0.0)
+    return State(state.positions, aimed_momenta(state, masses, config.temperature_K, above, com_removed=True))
 
 
 class _Named:

@@ -41,6 +41,7 @@ def certify(
     compile_teacher: o.CompileTeacher = False,
     hydrogen_mass: o.HydrogenMass = None,
     teacher_workers: o.TeacherWorkers = 1,
+    on_residual: o.OnResidual = "stop",
 ) -> int:
     r"""Certify a fast run: the same physics as plain Verlet of its teacher, from identical starts, or not.
 
@@ -81,6 +82,6 @@ def certify(
         )
 
     every = 1 if scheme in ("respa", "mollified") else None
-    fast = config(student=student, scheme=scheme, k_steps=k, every=every, seed=seed)
+    fast = config(student=student, scheme=scheme, k_steps=k, every=every, seed=seed, on_residual=on_residual)
     slow = config(seed=seed + 1)
     return conduct(Study("certify", {"fast": fast, "verlet": slow}, equilibrate_ps), out, drift_limit=drift_limit)

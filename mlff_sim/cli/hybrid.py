@@ -86,15 +86,7 @@ def hybrid(
     teacher_workers: o.TeacherWorkers = 1,
     no_guard: o.NoGuard = None,
     energy_budget_meV: o.EnergyBudget = None,
-    on_residual: Annotated[
-        str,
-        typer.Option(
-            "--on-residual",
-            metavar="stop|relabel|ignore",
-            help="Where teacher and student differ by more than in training: stop; go on, and keep such frames with the "
-            "teacher's answers in relabel.npz; or just go on.",
-        ),
-    ] = "stop",
+    on_residual: o.OnResidual = "stop",
 ) -> int:
     r"""Run two-model dynamics: K student steps per teacher call, K + U_teacher conserved.
 

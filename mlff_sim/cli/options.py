@@ -104,6 +104,17 @@ EnergyBudget = Annotated[
 ]
 
 
+OnResidual = Annotated[
+    str,
+    typer.Option(
+        "--on-residual",
+        metavar="stop|relabel|ignore",
+        help="Where teacher and student differ by more than in training: stop; go on, and keep such frames with the "
+        "teacher's answers in relabel.npz; or just go on.",
+    ),
+]
+
+
 def friction(text: str | None) -> tuple[float | None, dict[str, float]]:
     """Friction for all, and of elements that have their own, from "5" or "5,H=20,O=2"; None where nothing was said.
 

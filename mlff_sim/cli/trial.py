@@ -10,6 +10,7 @@ import typer
 
 from mlff_sim.cli import options as o
 from mlff_sim.cli.console import VERDICT_CODES, progress_bar, writable_folder
+from mlff_sim.errors import InputError
 from mlff_sim.simulation import RunConfig
 from mlff_sim.studies import Study, carry_out, trial
 
@@ -32,6 +33,17 @@ def conduct(study: Study, out: Path, against: Path | None = None, drift_limit: f
     return VERDICT_CODES[o.judge(out, against, drift_limit)]
 
 
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="quick",
+        help="Of nve: start with the energy that aims at the temperature, and ask for a drift below 1 % and a deviation "
+        "below 0.5 % of the kinetic energy, a mean within 20 K, and no broken bond.",
+    ),
+]
+
+
 def _verb(question: str, length_ps: float, about: str, example: str) -> Callable[..., int]:
     """The verb of a question: all take the same options."""
 
@@ -48,11 +60,14 @@ def _verb(question: str, length_ps: float, about: str, example: str) -> Callable
         every: o.Every = None,
         seed: o.Seed = 0,
         against: Against = None,
+        preset: Preset = None,
         drift_limit: Annotated[float, typer.Option("--drift-limit", help="NVE drift allowed, meV/atom/ps.")] = 0.1,
         compile: o.Compile = True,
         compile_teacher: o.CompileTeacher = False,
         teacher_workers: o.TeacherWorkers = 1,
     ) -> int:
+        if preset not in (None, "quick"):
+            raise InputError(f"preset '{preset}' is unknown; there is one, 'quick'.")
         friction, by_element = o.friction(friction_per_ps)
         config = RunConfig(
             structure,
@@ -69,7 +84,7 @@ def _verb(question: str, length_ps: float, about: str, example: str) -> Callable
             compile_teacher=compile_teacher,
             teacher_workers=teacher_workers,
         )
-        return conduct(trial(question, config, equilibrate_ps), out, against, drift_limit)
+        return conduct(trial(question, config, equilibrate_ps, quick=preset == "quick"), out, against, drift_limit)
 
     verb.__name__ = question
     verb.__doc__ = f"""{about}

@@ -23,7 +23,11 @@ def validate(
     ],
     against: Annotated[
         Path | None,
-        typer.Option("--against", metavar="DIR", help="Reference: a run folder, or a reference file (.npz)."),
+        typer.Option(
+            "--against",
+            metavar="DIR",
+            help="Reference: a run folder, a reference file (.npz), or of files a trajectory like them.",
+        ),
     ] = None,
     drift_limit: Annotated[
         float, typer.Option("--drift-limit", metavar="MEV", help="NVE drift allowed, meV/atom/ps.")
@@ -96,14 +100,18 @@ def validate(
     if write_reference is not None:
         raise InputError("--write-reference is for run folders; trajectory files do not record how they were made.")
     from mlff_sim.trajectory import ReadOptions, read_files
-    from mlff_sim.validation import assess, load_reference
+    from mlff_sim.validation import Distribution, Run, assess, load_reference
 
     types = None if lammps_types is None else [t.strip() for t in lammps_types.split(",")]
     options = ReadOptions(topology, ensemble, temperature_K, frame_ps, lammps_units, types)
     folder = report or Path("runs/validation")
     writable_folder(folder)
     run = read_files(what, options)
-    assessment = assess([run], load_reference(against) if against else None, drift_limit)
+    reference: Run | Distribution | None = None
+    if against is not None:
+        made_elsewhere = against.is_file() and against.suffix != ".npz"
+        reference = read_files([against], options) if made_elsewhere else load_reference(against)
+    assessment = assess([run], reference, drift_limit)
     return VERDICT_CODES[tell(assessment, folder, figures)]
 
 

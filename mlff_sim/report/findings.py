@@ -23,6 +23,7 @@ from mlff_sim.validation import (
     FrameSpacing,
     KineticConsistency,
     PeakMatch,
+    QuickNve,
     Spectrum,
     SpectrumResult,
     Stability,
@@ -78,9 +79,7 @@ def _difference(d: Difference, note: str) -> Row:
     low, high = d.ci95
     value = f"{d.value:+.2f} ({low:+.2f} to {high:+.2f}) {d.unit}"
     limit = f"{SIGN}{d.limit:.3g} {d.unit}" if d.limit is not None else ""
-    advice = f"Two such runs of plain Verlet would differ by {d.noise:.2f} {d.unit}."
-    if d.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
-        advice += f" {note}"
+    advice = note if d.limit is not None and d.verdict is not Verdict.PASS else ""
     if d.verdict is Verdict.FAIL:
         advice = f"Off by more than chance: take a shorter outer step or a better student. {advice}"
     return Row(f"Difference in {d.name}", value, limit, d.verdict, advice)
@@ -145,6 +144,14 @@ def _(finding: PeakMatch, name: str) -> list[Row]:
         factor = 100 * (finding.factor - 1)
         value = f"{len(finding.lines)} lines, together {factor:+.2f} % off{missing}"
     return [Row("Lines of the spectrum", value, f"{low:+g} % to {high:+g} %", finding.verdict, finding.note)]
+
+
+@lines.register
+def _(finding: QuickNve, name: str) -> list[Row]:
+    return [
+        Row(f"Quick: {c.name}", f"{c.value:.3g} {c.unit}", f"{c.limit:g} {c.unit}", c.verdict, c.note)
+        for c in finding.criteria
+    ]
 
 
 @lines.register

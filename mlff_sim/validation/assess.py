@@ -15,10 +15,11 @@ from mlff_sim.state import kinetic_energy
 from mlff_sim.units import KB, MEV
 from mlff_sim.validation.assessment import Assessment, Finding, Run, RunAssessment, clock, sound
 from mlff_sim.validation.beside import beside
-from mlff_sim.validation.distances import Distribution, compare, pair_distributions
+from mlff_sim.validation.distances import Distribution, compare
 from mlff_sim.validation.energy import BLOCKS, nve_drift
 from mlff_sim.validation.ensemble import equipartition
 from mlff_sim.validation.montecarlo import MonteCarlo, monte_carlo, observables
+from mlff_sim.validation.radial import rdf
 from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
 from mlff_sim.validation.timing import methods, speed
 
@@ -26,6 +27,7 @@ RELAXATION_TIMES = 3.0
 """A Langevin bath forgets the start as exp(-friction t); after three of these 5 % are left."""
 MOST_CUT = 0.2
 """Never leave out more than this share of a run."""
+TIMELESS = "its files hold no times; give the time between frames."
 SPACING_FRAMES = 500
 """The time between frames shows in a few; more would only take memory."""
 
@@ -144,20 +146,16 @@ def reference_of(*runs: Run, block_ps: float | None = None) -> Distribution:
         recipe["temperature_K"] = None
     if len(runs) > 1:
         recipe |= {name: [r.settings[name] for r in runs] for name in ("seed", "replicas")}
-    if (why := _no_distances(first)) is not None:
-        raise InputError(f"'{first.folder}' is no reference for the structure: {why}")
+    if first.time_ps is None:
+        raise InputError(f"'{first.folder}' is no reference for the structure: {TIMELESS}")
     rows, time_ps = min(int(sound(r).sum()) for r in runs), clock(first)
     start = _equilibration_ps(settings, time_ps[:rows])
     keep = slice(int(np.searchsorted(time_ps[:rows], start)), rows)
     positions = np.concatenate([r.positions[keep] for r in runs], axis=1) if len(runs) > 1 else first.positions[keep]
-    return pair_distributions(positions, time_ps[keep], numbers, block_ps, recipe)
-
-
-def _no_distances(run: Run) -> str | None:
-    """Why distances between the atoms of a run, without images, and by simulated time, would mean nothing."""
-    if run.time_ps is None:
-        return "its files hold no times; give the time between frames."
-    return "it is periodic, and distances of a molecule are taken without images." if _cells(run) is not None else None
+    cells = _cells(first)
+    return rdf(
+        positions, time_ps[keep], numbers, None if cells is None else cells[keep], block_ps=block_ps, recipe=recipe
+    )
 
 
 def _cells(run: Run) -> Array | None:
@@ -205,7 +203,7 @@ def _assess_run(
     notes = [*settings.get("notes", ())]
     if settings.get("status") != "finished" and settings.get("kind") != "trajectory":
         notes.append(_ending(settings))
-    drift = temperatures = rdf = None
+    drift = temperatures = structural = None
     if settings["ensemble"] is None:
         notes.append(
             "Neither energy drift nor temperature was judged: the files do not say whether a bath was at work; say nve, "
@@ -243,10 +241,10 @@ def _assess_run(
         else:
             notes.append(BOUNDED_NOTE)
         if reference is not None:
-            if (why := _no_distances(run)) is None:
-                rdf = compare(reference_of(run), reference)
+            if run.time_ps is not None:
+                structural = compare(reference_of(run), reference)
             else:
-                notes.append(f"Structure was not judged: {why}")
+                notes.append(f"Structure was not judged: {TIMELESS}")
     else:
         notes.append("Temperature and structure were not judged: fewer than 2 frames; run longer or record more often.")
     ghmc = _monte_carlo(run, rows, keep)
@@ -261,8 +259,8 @@ def _assess_run(
         )
     checks = {"spacing": _spacing(run), "kinetic": _kinetic(run)}
     findings: dict[str, Finding] = {name: check for name, check in checks.items() if check is not None}
-    if other is not None and rdf is not None:
-        findings |= beside(run, other, keep, kept(other), rdf)
+    if other is not None and structural is not None and _cells(run) is None:
+        findings |= beside(run, other, keep, kept(other), structural)
     return RunAssessment(
         name=Path(run.folder).name,
         settings=settings,
@@ -272,7 +270,7 @@ def _assess_run(
         residual=None if run.residual_mae is None else run.residual_mae[rows] / MEV,
         drift=drift,
         temperatures=temperatures,
-        rdf=rdf,
+        rdf=structural,
         speed=speed(run) if settings.get("kind") == "hybrid" else None,
         ghmc=ghmc,
         notes=tuple(notes),

@@ -66,7 +66,7 @@ class StructureFigure:
     names: tuple[str, ...]
     errors: Array
     floors: Array
-    verdict: Verdict
+    verdict: Verdict | None
     note: str
 
 
@@ -149,12 +149,12 @@ def structure_errors(
     What is held rigid, by constraints, is known for certain and has a sample in every frame.
 
     Verdict of a figure, over the coordinates with 50 or more effective samples in run and in reference:
+        none: no coordinate has so many, and nothing is judged.
         FAIL: the figure less its 95 % quantile of noise is beyond the limit; or so is any coordinate by itself, less what
             all coordinates stay below together 19 times in 20.
-        INCONCLUSIVE: no failure, but some coordinate has fewer than 50 effective samples, such as a torsion that hardly
-            hops: its populations decide nothing.
         PASS: no coordinate is beyond the limit; or none is beyond the noise, which is itself within the limit.
         INCONCLUSIVE: anything else.
+    A coordinate with fewer, such as a torsion that hardly hops, is named and not judged: its populations decide nothing.
 
     The project's origin had four figures whose formulas were not kept. Here they are the plain ones that come out at the
     same size: mean over all coordinates of the root mean square, over frames, of the distance from the reference's mean
@@ -243,19 +243,22 @@ def _figure(kind: str, statistic: str, rows: list[Row], limit: float, sample: Sa
     k = int(np.argmax(excess if excess.max() > 0 else np.where(seen, np.abs(errors), -1.0)))
     unit = UNITS[kind]
     what = f"{kind} {names[k]} ({statistic}) is off by {errors[k]:+.2g} {unit}, sampling explains {bands[k]:.2g}"
-    verdict, note = Verdict.INCONCLUSIVE, f"{what}, the limit is {limit:g}: run longer."
-    if judged.any() and (error - noise95 > limit or excess[k] > limit):
+    verdict: Verdict | None = Verdict.INCONCLUSIVE
+    note = f"{what}, the limit is {limit:g}: run longer."
+    if not judged.any():
+        verdict, note = None, ""
+    elif error - noise95 > limit or excess[k] > limit:
         verdict, note = Verdict.FAIL, f"{what}, the limit is {limit:g}."
-    elif not judged.all():
-        j = int(np.argmin(samples))
-        note = (
-            f"{int((~judged).sum())} of {len(names)} {kind}s have too few effective samples, {names[j]} {samples[j]:.0f} "
-            f"where {MIN_REFERENCE_SAMPLES:.0f} are needed: sample run and reference longer."
-        )
-    elif np.abs(errors).max() <= limit:
+    elif np.abs(errors[judged]).max() <= limit:
         verdict, note = Verdict.PASS, f"No {kind} is off by more than {limit:g} {unit}."
-    elif excess[k] <= 0 and error <= noise95 and floors.max() <= limit:
+    elif excess[k] <= 0 and error <= noise95 and floors[judged].max() <= limit:
         verdict, note = Verdict.PASS, f"{what}: no more than sampling."
+    if not judged.all():
+        j = int(np.argmin(samples))
+        note += (
+            f" Not judged: {int((~judged).sum())} of {len(names)} {kind}s with too few effective samples, {names[j]} "
+            f"{samples[j]:.0f} where {MIN_REFERENCE_SAMPLES:.0f} are needed; sample run and reference longer."
+        )
     return StructureFigure(
         kind=kind,
         statistic=statistic,
@@ -273,7 +276,7 @@ def _figure(kind: str, statistic: str, rows: list[Row], limit: float, sample: Sa
         errors=errors,
         floors=floors,
         verdict=verdict,
-        note=note,
+        note=note.strip(),
     )
 
 

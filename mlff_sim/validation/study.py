@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
+from mlff_sim.state import kinetic_energy
 from mlff_sim.validation.assess import assess, kept, load_reference
-from mlff_sim.validation.assessment import Assessment, Finding, Run
+from mlff_sim.validation.assessment import Assessment, Finding, Run, sound
 from mlff_sim.validation.boltzmann import ensemble_check
 from mlff_sim.validation.certificate import certify
 from mlff_sim.validation.distances import Distribution
 from mlff_sim.validation.lines import match_peaks
 from mlff_sim.validation.molecule import internal_momenta
+from mlff_sim.validation.preset import quick_nve
 from mlff_sim.validation.stepsize import step_size_law
 from mlff_sim.validation.survival import stability
 from mlff_sim.validation.vibrations import vibrations
@@ -33,12 +35,14 @@ class Asked:
         against: reference for the structure.
         drift_limit: meV/atom/ps.
         found: what was computed beside the runs.
+        facts: what else was asked.
     """
 
     runs: Mapping[str, Run]
     against: Run | Distribution | None
     drift_limit: float
     found: Mapping[str, Any]
+    facts: Mapping[str, Any]
 
 
 def _plain(asked: Asked) -> Assessment:
@@ -57,6 +61,25 @@ def _only(asked: Asked, name: str, finding: Finding) -> Assessment:
     bare = [replace(r, drift=None, temperatures=None, rdf=None) for r in plain.runs]
     first = replace(bare[0], findings={**bare[0].findings, name: finding})
     return Assessment((first, *bare[1:]), ())
+
+
+def _nve(asked: Asked) -> Assessment:
+    if not asked.facts.get("quick"):
+        return _plain(asked)
+    run = asked.runs["nve"]
+    assert run.momenta is not None and run.time_ps is not None and run.conserved is not None
+    rows, structure = sound(run), run.settings["structure"]
+    masses = np.asarray(structure["masses"], dtype=np.float64)
+    found = quick_nve(
+        run.time_ps[rows],
+        run.conserved[rows].T,
+        kinetic_energy(run.momenta[rows], masses).T,
+        3.0 * len(masses) - 3.0 * bool(run.settings["com_removed"]),
+        target_K=float(run.settings["temperature_K"]),
+        positions=run.positions[rows],
+        bonds=structure["bonds"],
+    )
+    return _only(asked, "quick", found)
 
 
 def _step_size(asked: Asked) -> Assessment:
@@ -103,6 +126,7 @@ def _stability(asked: Asked) -> Assessment:
 
 
 QUESTIONS: dict[str, Callable[[Asked], Assessment]] = {
+    "nve": _nve,
     "certify": _certificate,
     "step-size": _step_size,
     "ensemble": _ensemble,
@@ -134,4 +158,4 @@ def assess_folder(folder: str | Path, against: str | Path | None = None, drift_l
         )
     judge = QUESTIONS.get(study.get("question", ""), _plain)
     reference = load_reference(against) if against else None
-    return judge(Asked(runs, reference, drift_limit, study.get("found", {})))
+    return judge(Asked(runs, reference, drift_limit, study.get("found", {}), study.get("facts", {})))

@@ -96,14 +96,25 @@ def _extxyz(truth: Truth, path: Path) -> Path:
     return path
 
 
-def test_periodic_structure_is_left_to_others(tmp_path: Path) -> None:
-    run = read_files([_extxyz(replace(samples(frames=60), cell=np.diag([20.0] * 3)), tmp_path / "a.extxyz")], NVT)
-    free = reference_of(read_files([_extxyz(samples(frames=60), tmp_path / "b.extxyz")], NVT))
-    judged = assess([run], free).runs[0]
-    assert judged.rdf is None
-    assert any("Structure was not judged: it is periodic" in n for n in judged.notes)
-    with pytest.raises(InputError, match="no reference for the structure: it is periodic"):
-        reference_of(run)
+def test_periodic_structure_is_judged_by_g_of_r(tmp_path: Path) -> None:
+    """In a cell distances are those of nearest images, and a molecule is no reference for it."""
+
+    def made(frames: int, seed: int, name: str, cell: float | None = 12.0, shift: float = 0.0) -> Path:
+        truth = samples(frames, seed=seed)
+        truth.positions[:, truth.atoms.numbers == 8] += [shift, shift, 0.0]
+        return _extxyz(truth if cell is None else replace(truth, cell=np.diag([cell] * 3)), tmp_path / name)
+
+    reference = read_files([made(3000, 7, "r.extxyz")], NVT)
+    for shift in (0.0, 0.2):
+        run = read_files([made(3000, 8, "a.extxyz", shift=shift)], NVT)
+        assert run.cells is not None
+        judged = assess([run], reference).runs[0]
+        assert judged.rdf is not None and "geometry" not in judged.parts
+        # One molecule in a box has few neighbours to count: sampling alone shows more than the limit.
+        assert (judged.parts["rdf"] is Verdict.FAIL) == (shift > 0)
+        assert (judged.rdf.error_percent < 2 * judged.rdf.noise_percent) == (shift == 0)
+    with pytest.raises(InputError, match="one of the two has a cell"):
+        assess([run], read_files([made(60, 9, "b.extxyz", None)], NVT))
 
 
 def test_what_is_held_is_not_judged(tmp_path: Path) -> None:

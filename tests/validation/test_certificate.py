@@ -27,31 +27,25 @@ def pair(ensemble: str = "nve", **changes: Any) -> tuple[Any, Any]:
 
 
 def test_intervals_hold_together() -> None:
-    """Bonferroni over six comparisons of equal means of AR(1) noise: any misses in at most 5 % (+3 sigma of 600 trials).
+    """Bonferroni over six comparisons of equal means: any interval misses zero in at most 5 % (+3 sigma of 2000 trials).
 
     Pairs share what their start gives them, which the pairing takes out: the width does not know of it.
     """
     rng = np.random.default_rng(0)
-    trials, together, missed, widths = 600, 6, 0, []
-
-    def noise() -> Any:
-        white = rng.standard_normal((400, 5))
-        out = np.empty_like(white)
-        out[0] = white[0]
-        for k in range(1, len(white)):
-            out[k] = 0.8 * out[k - 1] + 0.6 * white[k]
-        return out
-
+    trials, together, missed, widths = 2000, 6, 0, []
     for _ in range(trials):
         shared = 10.0 * rng.standard_normal(5)
         found = [
-            difference("x", "K", shared + noise(), shared + noise(), 1.0, together=together) for _ in range(together)
+            difference(
+                "x", "K", shared + rng.standard_normal(5), shared + rng.standard_normal(5), 1.0, together=together
+            )
+            for _ in range(together)
         ]
         missed += any(d.ci95[0] > 0 or d.ci95[1] < 0 for d in found)
         widths.append(found[0].ci95[1] - found[0].ci95[0])
     assert missed / trials < 0.05 + 3 * np.sqrt(0.05 * 0.95 / trials)
-    assert missed / trials > 0.01, "intervals that never miss are too wide"
-    assert np.median(widths) < 1.0
+    assert missed / trials > 0.02, "intervals that never miss are too wide"
+    assert np.median(widths) < 10.0
 
 
 def test_one_physics_passes() -> None:
@@ -111,7 +105,7 @@ def test_what_cannot_be_compared_is_refused(spoil: Any, says: str) -> None:
         certify(*spoil(*pair()))
 
 
-@pytest.mark.parametrize(("a", "b"), [([[1.0]], [[1.0]]), ([[1.0, 2.0]], [[1.0]]), ([1.0, 2.0], [1.0, 2.0])])
+@pytest.mark.parametrize(("a", "b"), [([1.0], [1.0]), ([1.0, 2.0], [1.0]), ([[1.0, 2.0]], [[1.0, 2.0]])])
 def test_no_pairs_are_refused(a: Any, b: Any) -> None:
     with pytest.raises(ValueError, match="no pairs"):
         difference("x", "K", np.array(a), np.array(b), None)
