@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlff_sim.report.drawing import ANGSTROM
-from mlff_sim.report.row import Row, beside
+from mlff_sim.report.row import Row, compared
 from mlff_sim.validation import (
     Control,
     Difference,
@@ -79,9 +79,11 @@ def _difference(d: Difference, note: str) -> Row:
     low, high = d.ci95
     value = f"{d.value:+.2f} ({low:+.2f} to {high:+.2f}) {d.unit}"
     limit = f"{SIGN}{d.limit:.3g} {d.unit}" if d.limit is not None else ""
-    advice = note if d.limit is not None and d.verdict is not Verdict.PASS else ""
-    if d.verdict is Verdict.FAIL:
-        advice = f"Off by more than chance: take a shorter outer step or a better student. {advice}"
+    advice = {
+        Verdict.PASS: "The whole interval is within the limit.",
+        Verdict.FAIL: f"Off by more than chance: take a shorter outer step or a better student. {note}",
+        None: "" if d.limit is None else "The interval crosses the limit: that takes longer runs or more replicas.",
+    }[d.verdict]
     return Row(f"Difference in {d.name}", value, limit, d.verdict, advice)
 
 
@@ -102,7 +104,8 @@ def _(finding: StructureErrors, name: str) -> list[Row]:
     )
     known = [figure for figure in four if np.isfinite(figure[2])]
     said = [f"{what} {value:.{digits}f}{unit}" for what, _, value, unit, digits in known]
-    floors = [f"{finding.floors[key]:.{digits}f}{unit}" for _, key, _, unit, digits in known]
+    own = [(finding.floors[key], unit, digits) for _, key, _, unit, digits in known]
+    floors = [f"{floor:.{digits}f}{unit}" if np.isfinite(floor) else "an unknown part" for floor, unit, digits in own]
     advice = (
         "Root mean squares about the reference's means, and the L1 distance (mean_bond_rmse and its sisters); "
         f"the reference shows {', '.join(floors)} of itself."
@@ -113,18 +116,14 @@ def _(finding: StructureErrors, name: str) -> list[Row]:
 def _coordinate(f: StructureFigure) -> Row:
     unit = {"A": f" {ANGSTROM}", "deg": DEGREE}[f.unit]
     what = {"mean": "means, RMSE", "width": "widths, RMSE", "wasserstein": "Wasserstein distance"}[f.statistic]
-    error, noise, noise95 = (beside(x, f.limit or 1.0) for x in (f.error, f.noise, f.noise95))
-    value = f"{error}{unit} (sampling alone: {noise}, 95 % below {noise95})"
+    value = compared(f.error, f.noise, f.noise95, f.limit or 1.0, unit)
     return Row(f"{f.kind.capitalize()}s: {what}", value, f"{f.limit:g}{unit}", f.verdict, f.note)
 
 
 @lines.register
 def _(finding: SpectrumResult, name: str) -> list[Row]:
     what, limit = "Density of states: Wasserstein distance", f"{finding.limit_cm:g} {PER_CM}"
-    error, noise, noise95 = (
-        beside(x, finding.limit_cm) for x in (finding.error_cm, finding.noise_cm, finding.noise95_cm)
-    )
-    value = f"{error} {PER_CM} (sampling alone: {noise}, 95 % below {noise95})"
+    value = compared(finding.error_cm, finding.noise_cm, finding.noise95_cm, finding.limit_cm, f" {PER_CM}")
     if not np.isfinite(finding.error_cm):
         value = "no spectrum"
     return [Row(what, value, limit, finding.verdict, finding.note)]

@@ -38,6 +38,7 @@ def _bars(methods: tuple[Method, ...]) -> Figure:
 def _accuracy(methods: tuple[Method, ...]) -> Figure:
     """Error against speed: what a second buys."""
     found = accuracy_per_second(methods)
+    middle = 0.5 * np.max(found.ns_per_day)
     data = []
     for which, colour, name in (
         (found.best, GREEN, "no other is faster and closer"),
@@ -52,7 +53,7 @@ def _accuracy(methods: tuple[Method, ...]) -> Figure:
                 "x": numbers(found.ns_per_day[which]),
                 "y": numbers(found.error[which]),
                 "text": [n for n, w in zip(found.names, which, strict=True) if w],
-                "textposition": "top right",
+                "textposition": [f"top {'left' if v > middle else 'right'}" for v in found.ns_per_day[which]],
                 "cliponaxis": False,
                 "error_x": _ends(found.ns_per_day[which], found.low[which], found.high[which]),
                 "error_y": {"type": "data", "array": numbers(found.error_stderr[which]), "color": GREY},

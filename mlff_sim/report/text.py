@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,11 +14,9 @@ from rich.text import Text
 from mlff_sim.report.findings import lines
 from mlff_sim.report.parts import HEADINGS, part_of
 from mlff_sim.report.reported import reported, step_words
-from mlff_sim.report.row import Row, number
+from mlff_sim.report.row import Row, compared, number
 from mlff_sim.validation import Assessment, Drift, GroupTemperature, RdfResult, RunAssessment, Verdict
 
-WORDS = {Verdict.PASS: "pass", Verdict.FAIL: "fail", Verdict.INCONCLUSIVE: "inconclusive", None: "reported"}
-"""What a verdict is called in tables."""
 PARTS = {"nve": "energy conservation", "temperature": "temperature", "rdf": "structure"}
 """Parts of an assessment that a claim of the same physics rests on."""
 ORDER = [Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS, None]
@@ -71,7 +70,7 @@ def grouped(assessment: Assessment) -> list[tuple[str, list[Row]]]:
 def tally(assessment: Assessment) -> str:
     """How many of the judged came out how, in words: "12 judged: 1 fail, 11 pass"."""
     judged = [row.verdict for row in rows(assessment) if row.verdict]
-    counts = {WORDS[v]: judged.count(v) for v in ORDER if v in judged}
+    counts = {v.value: judged.count(v) for v in ORDER if v and v in judged}
     return (
         f"{len(judged)} judged: {', '.join(f'{n} {word}' for word, n in counts.items())}" if judged else "None judged"
     )
@@ -123,7 +122,8 @@ def _drift(d: Drift, step: str) -> Row:
 
 def _temperature(g: GroupTemperature, asked_K: float | None = None) -> Row:
     name = "Temperature" if g.name == "all" else f"Temperature of {g.name}"
-    value = f"{g.mean_K:.1f} \N{PLUS-MINUS SIGN} {g.stderr_K:.1f} K"
+    error = f" \N{PLUS-MINUS SIGN} {g.stderr_K:.1f}" if math.isfinite(g.stderr_K) else ""
+    value = f"{g.mean_K:.1f}{error} K" if math.isfinite(g.mean_K) else "-"
     if g.target_K is None:
         asked = f" {asked_K:g} K was asked for; equilibrate longer if this is far off." if asked_K else ""
         return Row(name, value, "", None, "NVE has no bath and keeps what it starts with." + asked)
@@ -140,14 +140,14 @@ def _temperature(g: GroupTemperature, asked_K: float | None = None) -> Row:
 
 
 def _structure(r: RdfResult) -> Row:
-    value = f"{r.error_percent:.1f} % (sampling alone: {r.noise_percent:.1f} %, 95 % below {r.noise95_percent:.1f} %)"
+    value = compared(r.error_percent, r.noise_percent, r.noise95_percent, r.limit_percent, " %")
     return Row("Pair distances", value, f"{r.limit_percent:g} %", r.verdict, r.note)
 
 
 def print_table(assessment: Assessment, console: Console) -> None:
     """Print verdict, table, notes, and what to do about each judged quantity that did not pass."""
     title, sentence = headline(assessment)
-    console.print(Text(f"{WORDS[assessment.verdict].upper()}: {title}", style=STYLES[assessment.verdict]))
+    console.print(Text(f"{assessment.verdict.value.upper()}: {title}", style=STYLES[assessment.verdict]))
     console.print(sentence, markup=False, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("quantity", "value", "limit", "verdict"):
@@ -155,7 +155,7 @@ def print_table(assessment: Assessment, console: Console) -> None:
     for heading, part in grouped(assessment):
         table.add_row(Text(heading, style="bold"))
         for row in part:
-            word = Text(WORDS[row.verdict], style=STYLES[row.verdict])
+            word = Text(row.word, style=STYLES[row.verdict])
             table.add_row(Text(f"  {row.quantity}"), Text(row.value), Text(row.limit), word)
     console.print(table)
     for row in rows(assessment):

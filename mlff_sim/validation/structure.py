@@ -99,8 +99,8 @@ class StructureErrors:
 
     @property
     def note(self) -> str:
-        """Of the first figure that has the verdict."""
-        return next(f.note for f in self.figures if f.verdict is self.verdict)
+        """Of the first figure that has the verdict, or of the first where none could be judged."""
+        return next((f.note for f in self.figures if f.verdict is self.verdict), self.figures[0].note)
 
     def figure(self, kind: str, statistic: str) -> StructureFigure:
         """The figure of a kind and statistic."""
