@@ -68,6 +68,6 @@ def _provenance(run: RunAssessment) -> dict[str, Any]:
     return {
         "name": run.name,
         "stopped": told(s["stop"], s["dissection"]) if s.get("stop") and s.get("dissection") else None,
-        "facts": {k: v for k, v in facts.items() if v is not None},
+        "facts": {k: v for k, v in facts.items() if v is not None and v != {}},
         "json": json.dumps(strict(s), indent=1),
     }

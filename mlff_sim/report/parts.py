@@ -85,7 +85,7 @@ SECTIONS = {
     "speed": (
         "Speed",
         "Wall time of the run, and of the teacher alone in blocks that alternate with it on the same machine. Error bars are "
-        "95 % intervals of the medians.",
+        "95 % intervals of the medians. Runs made at different times may have found the machine in different moods.",
     ),
     "residual": (
         "Force corrected",
