@@ -13,12 +13,12 @@ import pytest
 from studies import MASSES, NUMBERS, make_run
 
 from mlff_sim.forces import Array
-from mlff_sim.report import rows, write_report
+from mlff_sim.report import results, rows, write_report
 from mlff_sim.report.figures import figures
 from mlff_sim.report.paper import write_figures
 from mlff_sim.report.parts import HEADINGS, SECTIONS
 from mlff_sim.report.plots import plots
-from mlff_sim.report.row import beside, number
+from mlff_sim.report.row import beside, compared, number
 from mlff_sim.report.text import ORDER, grouped
 from mlff_sim.validation import Assessment, Method, Verdict, assess, certify, match_peaks, step_size_law, vibrations
 from mlff_sim.validation.spectra import compare_spectra
@@ -143,6 +143,24 @@ def test_methods_stand_side_by_side(certificate: Assessment) -> None:
     assert sorted(name for trace in accuracy["data"] for name in trace["text"]) == ["hybrid-nve", "md-nve"]
     alone = replace(certificate, methods=(Method("one", np.ones(3)),))
     assert len(figures(alone)["speed"]) == len(figures(certificate)["speed"]) - 2
+
+
+def test_when_it_pays_has_an_interval() -> None:
+    """300 s over 1.4 s saved a ps; where the run may be the slower one, the interval ends at never, and JSON has null."""
+    content = results(assess([make_run("nvt")]))["speedup"]
+    low, high = content["break_even_ci95"]
+    assert low < content["break_even_ps"] < high and low > 200 and high < 230
+    slow = make_run("nvt")
+    slow.wall["block_hybrid_s_per_ps"] = np.array([1.5, 1.6, 1.9, 1.5, 2.0, 1.4])
+    assessment = assess([slow])
+    (row,) = [r for r in rows(assessment) if r.quantity == "Pays for itself after"]
+    assert row.value.endswith("to never)")
+    assert results(assessment)["speedup"]["break_even_ci95"][1] is None
+
+
+def test_unknown_noise_is_said() -> None:
+    """One replica of the reference does not know by how much two of its kind would differ."""
+    assert compared(140.0, float("inf"), float("inf"), 5.0, " %") == "140.0 % (what sampling alone shows is not known)"
 
 
 def test_runs_of_one_name_are_told_apart() -> None:
