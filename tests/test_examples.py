@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -51,6 +52,17 @@ def test_own_module(tmp_path: Path) -> None:
     # Both ask the same float32 network; the constants of the two packages differ by 1e-8 of the energy.
     assert float(said[1]) < -1 and float(said[3]) < 1e-6, out
     assert "because: compile = False" in out
+
+
+def test_own_trajectory(tmp_path: Path) -> None:
+    """Verlet of a smooth force at a fiftieth of its fastest period does not drift, and files and arrays agree on it."""
+    out = run(tmp_path, shortened(tmp_path, "own_trajectory.py", {"1000, 5": "400, 5"}))
+    assert "verdict:\n  pass" in out and "Structure was not judged" in out, out
+    said = re.search(r"drift (\S+) \((\S+) to (\S+)\) meV/atom/ps: pass", out)
+    assert said is not None and abs(float(said[1])) < 0.01, out
+    found = json.loads((tmp_path / "runs/example-trajectory/results.json").read_text())
+    assert f"{found['nve']['slope_meV_per_atom_ps']:+.1g}" == said[1]
+    assert (tmp_path / "runs/example-trajectory/report.html").exists()
 
 
 @pytest.mark.slow

@@ -5,28 +5,36 @@ from __future__ import annotations
 import numpy as np
 
 from mlff_sim.forces import Array
-from mlff_sim.report.drawing import ANGSTROM, BLUE, GREEN, GREY, ORANGE, Figure, layout, line, numbers
-from mlff_sim.report.findings import plots
+from mlff_sim.report.drawing import ANGSTROM, BLUE, GREY, ORANGE, Figure, layout, line, numbers
+from mlff_sim.report.parts import SECTIONS, section_of
+from mlff_sim.report.plots import plots
+from mlff_sim.report.speed import speed
 from mlff_sim.validation import Assessment, RdfResult, RunAssessment
 
 MAX_LINES = 16
 """Replicas in a plot."""
+MOST_BAR = 0.1
+"""Share of the temperature to which the plot makes room for bars; longer ones run out of it."""
 
 
 def figures(assessment: Assessment) -> dict[str, list[Figure]]:
-    """All plots by section of the page: "energy", "temperature", "structure", "speed", "residual"."""
+    """All plots by section of the page (`SECTIONS`), in its order."""
     runs = assessment.runs
     nve = [r for r in runs if r.drift] or [r for r in runs[:1] if r.energy.size]
     judged = assessment.worst_of("temperature") or assessment.main
     structure = assessment.worst_of("rdf")
-    return {
+    drawn = {
         "energy": [_energy(r) for r in nve],
         "temperature": [_temperature(judged)] if judged.temperatures else [],
         "structure": _structure(structure.rdf) if structure and structure.rdf else [],
-        "findings": [plot for r in runs for finding in r.findings.values() for plot in plots(finding)],
-        "speed": _speed(assessment.main),
+        "speed": speed(assessment),
         "residual": [_residual(r) for r in runs if r.residual is not None and r.residual.size],
     }
+    made = {section: drawn.get(section, []) for section in SECTIONS}
+    for finding in (finding for r in runs for finding in r.findings.values()):
+        for plot in plots(finding):
+            made[section_of(finding)].append(plot)
+    return made
 
 
 def _replicas(run: RunAssessment, series: Array) -> list[Figure]:
@@ -88,7 +96,7 @@ def _temperature(run: RunAssessment) -> Figure:
         }
     ]
     frame = layout("", "kinetic temperature / K", run.name, showlegend=True)
-    target = run.temperatures.total.target_K
+    target = t.total.target_K
     if target is not None:
         bath = {
             "x": data[0]["x"],
@@ -97,8 +105,12 @@ def _temperature(run: RunAssessment) -> Figure:
             "line": {"color": ORANGE, "dash": "dash"},
         }
         data.append({"type": "scatter", "mode": "lines", **bath})
-        reach = max(0.04 * target, *(1.15 * (abs(g.mean_K - target) + b) for g, b in zip(groups, bars, strict=True)))
-        frame["yaxis"]["range"] = [target - reach, target + reach]
+    middle = t.total.mean_K if target is None else target
+    if np.isfinite(middle):
+        # Six degrees of freedom of translation and rotation have bars that would press all others flat.
+        offs = [abs(g.mean_K - middle) + min(b, MOST_BAR * middle) for g, b in zip(groups, bars, strict=True)]
+        reach = max(0.04 * middle, *(1.15 * off for off in offs if np.isfinite(off)))
+        frame["yaxis"]["range"] = [middle - reach, middle + reach]
     frame["xaxis"] = {"type": "category"}
     return {"data": data, "layout": frame}
 
@@ -135,64 +147,6 @@ def _structure(r: RdfResult) -> list[Figure]:
             }
         )
     return out
-
-
-def _speed(run: RunAssessment) -> list[Figure]:
-    if run.speed is None or run.speed.measured is None:
-        return []
-    m, split = run.speed.measured, dict(run.speed.split_s_per_ps) or {"hybrid": run.speed.measured.hybrid_s_per_ps}
-    names = ["hybrid", "teacher alone"]
-    bars: list[Figure] = []
-    for part, color in zip(split, (ORANGE, BLUE, GREY), strict=False):
-        baseline = m.baseline_s_per_ps if part == "teacher" or len(split) == 1 else 0.0
-        bars.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "y": names,
-                "x": numbers(np.array([split[part], baseline])),
-                "name": part,
-                "marker": {"color": color},
-            }
-        )
-    wall: Figure = {
-        "data": bars,
-        "layout": layout(
-            "wall time / s per simulated ps", "", f"{run.name}: where the time goes", barmode="stack", height=260
-        ),
-    }
-    wall["layout"]["yaxis"] = {"type": "category", "automargin": True}
-    values, labels = [m.value], ["measured"]
-    above, below = [m.ci95[1] - m.value if m.ci95 else 0.0], [m.value - m.ci95[0] if m.ci95 else 0.0]
-    if run.speed.predicted is not None:
-        values, labels, above, below = (
-            [*values, run.speed.predicted],
-            [*labels, "predicted"],
-            [*above, 0.0],
-            [*below, 0.0],
-        )
-    error = {
-        "type": "data",
-        "symmetric": False,
-        "array": numbers(np.array(above)),
-        "arrayminus": numbers(np.array(below)),
-        "color": GREY,
-    }
-    bar = {
-        "y": labels,
-        "x": numbers(np.array(values)),
-        "marker": {"color": [GREEN, GREY]},
-        "error_x": error,
-        "showlegend": False,
-    }
-    ratio: Figure = {
-        "data": [{"type": "bar", "orientation": "h", **bar}],
-        "layout": layout(
-            "times faster than the teacher alone", "", f"Speed-up against {m.baseline_timestep_fs:g} fs", height=260
-        ),
-    }
-    ratio["layout"]["yaxis"] = {"type": "category", "automargin": True}
-    return [wall, ratio]
 
 
 def _residual(run: RunAssessment) -> Figure:

@@ -1,4 +1,4 @@
-"""How the answer of each validator is shown: lines of the table, plots, and what goes into `results.json`.
+"""How the answer of each validator is told: lines of the table, and what goes into `results.json`.
 
 One function for each kind of answer, registered by its type; an answer without one is shown by its note alone.
 """
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mlff_sim.report.drawing import BLUE, GREY, ORANGE, Figure, layout, line, numbers
-from mlff_sim.report.row import Row
+from mlff_sim.report.drawing import ANGSTROM
+from mlff_sim.report.row import Row, compared
 from mlff_sim.validation import (
     Control,
     Difference,
@@ -33,19 +33,13 @@ from mlff_sim.validation import (
     Verdict,
 )
 
-SIGN = "\N{PLUS-MINUS SIGN}"
+SIGN, DEGREE, PER_CM = "\N{PLUS-MINUS SIGN}", "\N{DEGREE SIGN}", "cm\u207b\u00b9"
 
 
 @singledispatch
 def lines(finding: Any, name: str) -> list[Row]:
     """Rows of the table."""
     return [Row(name.capitalize(), "", "", finding.verdict, finding.note)]
-
-
-@singledispatch
-def plots(finding: Any) -> list[Figure]:
-    """Plotly figures."""
-    return []
 
 
 def content(finding: Any) -> dict[str, Any]:
@@ -85,49 +79,12 @@ def _difference(d: Difference, note: str) -> Row:
     low, high = d.ci95
     value = f"{d.value:+.2f} ({low:+.2f} to {high:+.2f}) {d.unit}"
     limit = f"{SIGN}{d.limit:.3g} {d.unit}" if d.limit is not None else ""
-    advice = note
-    if d.verdict is Verdict.FAIL:
-        advice = f"Off by more than chance: take a shorter outer step or a better student. {advice}"
-    return Row(f"Against Verlet: {d.name}", value, limit, d.verdict, advice)
-
-
-@plots.register
-def _(finding: Differences) -> list[Figure]:
-    kelvin = [d for d in finding.items if d.unit == "K"]
-    names = [d.name.removeprefix("kinetic temperature").removeprefix(" of ") or "all atoms" for d in kelvin]
-    half = np.array([0.5 * (d.ci95[1] - d.ci95[0]) for d in kelvin])
-    data = [_marks(names, np.array([d.value for d in kelvin]), half, "fast less slow, 95 % together")]
-    for sign, shown in ((1, True), (-1, False)):
-        limit = [sign * d.limit if d.limit is not None else None for d in kelvin]
-        if None not in limit:
-            dash = {"color": GREY, "dash": "dash", "width": 1.5}
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines",
-                    "x": names,
-                    "y": limit,
-                    "name": "limit",
-                    "line": dash,
-                    "showlegend": shown,
-                }
-            )
-    figure = layout("", "difference / K", "Kinetic temperature against plain Verlet")
-    figure["xaxis"] = {"type": "category"}
-    return [{"data": data, "layout": figure}]
-
-
-def _marks(x: list[str], y: Any, error: Any, name: str, colour: str = BLUE) -> Figure:
-    bar = {"type": "data", "array": numbers(error), "thickness": 2, "width": 8, "color": colour}
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": x,
-        "y": numbers(y),
-        "error_y": bar,
-        "marker": {"size": 9, "color": colour},
-        "name": name,
-    }
+    advice = {
+        Verdict.PASS: "The whole interval is within the limit.",
+        Verdict.FAIL: f"Off by more than chance: take a shorter outer step or a better student. {note}",
+        None: "" if d.limit is None else "The interval crosses the limit: that takes longer runs or more replicas.",
+    }[d.verdict]
+    return Row(f"Difference in {d.name}", value, limit, d.verdict, advice)
 
 
 @lines.register
@@ -140,81 +97,52 @@ def _(finding: Control, name: str) -> list[Row]:
 def _(finding: StructureErrors, name: str) -> list[Row]:
     rows = [_coordinate(f) for f in finding.figures]
     four = (
-        ("mean_bond_rmse", finding.mean_bond_rmse, "\u00c5"),
-        ("mean_angle_rmse", finding.mean_angle_rmse, "\u00b0"),
-        ("mean_dihedral_rmse", finding.mean_dihedral_rmse, "\u00b0"),
-        ("mean_rdf_l1", finding.mean_rdf_l1, ""),
+        ("bonds", "mean_bond_rmse", finding.mean_bond_rmse, f" {ANGSTROM}", 4),
+        ("angles", "mean_angle_rmse", finding.mean_angle_rmse, DEGREE, 2),
+        ("dihedrals", "mean_dihedral_rmse", finding.mean_dihedral_rmse, DEGREE, 1),
+        ("pair distances", "mean_rdf_l1", finding.mean_rdf_l1, "", 3),
     )
-    said = [f"{name} {value:.3g} {unit}".strip() for name, value, unit in four if np.isfinite(value)]
-    floors = [f"{finding.floors[name]:.3g}" for name, value, _ in four if np.isfinite(value)]
+    known = [figure for figure in four if np.isfinite(figure[2])]
+    said = [f"{what} {value:.{digits}f}{unit}" for what, _, value, unit, digits in known]
+    own = [(finding.floors[key], unit, digits) for _, key, _, unit, digits in known]
+    floors = [f"{floor:.{digits}f}{unit}" if np.isfinite(floor) else "an unknown part" for floor, unit, digits in own]
     advice = (
-        f"Spread about the reference's means, and the L1 distance; the reference shows {', '.join(floors)} of itself."
+        "Root mean squares about the reference's means, and the L1 distance (mean_bond_rmse and its sisters); "
+        f"the reference shows {', '.join(floors)} of itself."
     )
-    return [*rows, Row("Structure in four figures", "; ".join(said), "", None, advice)]
+    return [*rows, Row("Structure in four figures", ", ".join(said), "", None, advice)]
 
 
 def _coordinate(f: StructureFigure) -> Row:
-    unit = {"A": "\u00c5", "deg": "\u00b0"}[f.unit]
+    unit = {"A": f" {ANGSTROM}", "deg": DEGREE}[f.unit]
     what = {"mean": "means, RMSE", "width": "widths, RMSE", "wasserstein": "Wasserstein distance"}[f.statistic]
-    value = f"{f.error:.3g} {unit} (sampling alone: {f.noise:.2g}, 95 % below {f.noise95:.2g})"
-    return Row(f"{f.kind.capitalize()}s: {what}", value, f"{f.limit:g} {unit}", f.verdict, f.note)
-
-
-@plots.register
-def _(finding: StructureErrors) -> list[Figure]:
-    out = []
-    for f in finding.figures:
-        if f.statistic != "mean":
-            continue
-        unit = {"A": "\u00c5", "deg": "degrees"}[f.unit]
-        names, floors = list(f.names), 2.0 * np.nan_to_num(f.floors, posinf=0.0)
-        data = [_marks(names, f.errors, floors, "run less reference; bars: twice what sampling shows")]
-        figure = layout("", f"{f.kind} / {unit}", f"Means of {f.kind}s")
-        figure["xaxis"] = {"type": "category"}
-        out.append({"data": data, "layout": figure})
-    return out
+    value = compared(f.error, f.noise, f.noise95, f.limit or 1.0, unit)
+    return Row(f"{f.kind.capitalize()}s: {what}", value, f"{f.limit:g}{unit}", f.verdict, f.note)
 
 
 @lines.register
 def _(finding: SpectrumResult, name: str) -> list[Row]:
-    value = "-"
-    if np.isfinite(finding.error_cm):
-        value = f"{finding.error_cm:.1f} cm\u207b\u00b9 (sampling alone: {finding.noise_cm:.1f}, 95 % below {finding.noise95_cm:.1f})"
-    return [
-        Row(
-            "Vibrations: Wasserstein distance",
-            value,
-            f"{finding.limit_cm:g} cm\u207b\u00b9",
-            finding.verdict,
-            finding.note,
-        )
-    ]
+    what, limit = "Density of states: Wasserstein distance", f"{finding.limit_cm:g} {PER_CM}"
+    value = compared(finding.error_cm, finding.noise_cm, finding.noise95_cm, finding.limit_cm, f" {PER_CM}")
+    if not np.isfinite(finding.error_cm):
+        value = "no spectrum"
+    return [Row(what, value, limit, finding.verdict, finding.note)]
 
 
 @lines.register
 def _(finding: Spectrum, name: str) -> list[Row]:
-    return [Row("Spectrum", f"{finding.segments} segments", "", finding.verdict, finding.note)]
-
-
-@plots.register
-def _(finding: Spectrum) -> list[Figure]:
-    data = []
-    for k, (name, colour) in enumerate(zip(finding.blocks, (BLUE, ORANGE, GREY), strict=False)):
-        shown = "all atoms" if name == "all" else name
-        data.append(
-            line(finding.wavenumbers_cm, finding.mean(name), name=shown, line={"width": 1.5 - 0.3 * k, "color": colour})
-        )
-    axis = "wave number / cm<sup>-1</sup>"
-    return [{"data": data, "layout": layout(axis, "density of states / cm", "Vibrations")}] if data else []
+    return [Row("Density of states", f"{finding.segments} segments", "", finding.verdict, finding.note)]
 
 
 @lines.register
 def _(finding: PeakMatch, name: str) -> list[Row]:
     low, high = finding.limits_percent
-    value = f"{len(finding.lines)} lines found, {len(finding.missing_cm)} not"
-    if np.isfinite(finding.factor):
-        value += f"; all at {finding.factor:.4f} of where expected"
-    return [Row("Vibrations: lines", value, f"{low:+g} % to {high:+g} %", finding.verdict, finding.note)]
+    value = "no line found"
+    if finding.lines:
+        missing = f", {len(finding.missing_cm)} missing" if finding.missing_cm else ""
+        factor = 100 * (finding.factor - 1)
+        value = f"{len(finding.lines)} lines, together {factor:+.2f} % off{missing}"
+    return [Row("Lines of the spectrum", value, f"{low:+g} % to {high:+g} %", finding.verdict, finding.note)]
 
 
 @lines.register
@@ -234,24 +162,6 @@ def _(finding: StepSizeLaw, name: str) -> list[Row]:
         limit = f"{1 / (1 + finding.limit):.2f} to {1 + finding.limit:.2f}"
         rows.append(Row(f"Energy error, {b:g} against {a:g} fs", value, limit, finding.verdict, finding.note))
     return rows
-
-
-@plots.register
-def _(finding: StepSizeLaw) -> list[Figure]:
-    h, seen = np.array(finding.timesteps_fs), np.array(finding.fluctuations)
-    law = seen[0] * (h / h[0]) ** 2
-    data = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": numbers(h),
-            "y": numbers(seen),
-            "marker": {"size": 9, "color": BLUE},
-            "name": "seen",
-        },
-        line(h, law, name="square of the step", line={"color": ORANGE, "dash": "dash"}),
-    ]
-    return [{"data": data, "layout": layout("time step / fs", "fluctuation of the energy / meV", "Step-size law")}]
 
 
 @lines.register

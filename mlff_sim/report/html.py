@@ -8,32 +8,11 @@ from importlib import resources
 from typing import Any
 
 from mlff_sim.report.figures import figures
+from mlff_sim.report.parts import SECTIONS
 from mlff_sim.report.results import SHORT, strict
-from mlff_sim.report.text import WORDS, headline, remarks, rows
+from mlff_sim.report.text import grouped, headline, remarks, tally
 from mlff_sim.simulation.dissection import told
 from mlff_sim.validation import Assessment, RunAssessment
-
-SECTIONS = {
-    "energy": (
-        "Energy conservation",
-        "Kinetic plus potential energy, less the heat of a bath: what the dynamics conserves. A sound run stays flat; the dashed lines are the limit.",
-    ),
-    "temperature": (
-        "Temperature by element",
-        "Resonance heats one element first. Bars are three standard errors, correlated frames accounted for.",
-    ),
-    "structure": (
-        "Structure",
-        "How the distances between pairs of elements are distributed. The band holds what sampling alone explains in 19 of 20 bins.",
-    ),
-    "findings": ("Further findings", "What the other validators looked at, run beside reference."),
-    "speed": ("Speed", "Measured in blocks that alternate with the teacher alone on the same machine."),
-    "residual": (
-        "Force corrected",
-        "Mean absolute difference between teacher and student along the run. A rise means the run has left what the student learned.",
-    ),
-}
-"""Section of `figures` to title and caption."""
 
 
 def render(assessment: Assessment) -> str:
@@ -48,8 +27,8 @@ def render(assessment: Assessment) -> str:
         title=title,
         sentence=sentence,
         formula=formula,
-        rows=rows(assessment),
-        words=WORDS,
+        table=grouped(assessment),
+        tally=tally(assessment),
         notes=remarks(assessment),
         sections=[(key, *SECTIONS[key], len(plots[key])) for key in SECTIONS if plots[key]],
         runs=[_provenance(r) for r in assessment.runs],
@@ -89,6 +68,6 @@ def _provenance(run: RunAssessment) -> dict[str, Any]:
     return {
         "name": run.name,
         "stopped": told(s["stop"], s["dissection"]) if s.get("stop") and s.get("dissection") else None,
-        "facts": {k: v for k, v in facts.items() if v is not None},
+        "facts": {k: v for k, v in facts.items() if v is not None and v != {}},
         "json": json.dumps(strict(s), indent=1),
     }

@@ -12,6 +12,8 @@ import numpy as np
 
 WIDTH_IN, HEIGHT_IN = 3.35, 2.4
 """One column of most journals."""
+USUAL = 340
+"""Height in pixels of most plots on the page; those with many names are higher, here, too."""
 RGBA = re.compile(r"rgba\((\d+),(\d+),(\d+),([\d.]+)\)")
 
 
@@ -35,7 +37,9 @@ def write_figures(plots: Mapping[str, Sequence[dict[str, Any]]], folder: Path) -
     with rc_context(style):
         for section, drawn in plots.items():
             for index, plot in enumerate(drawn):
-                figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
+                figure = Figure(
+                    figsize=(WIDTH_IN, HEIGHT_IN * max(1.0, plot["layout"]["height"] / USUAL)), layout="constrained"
+                )
                 _draw(figure.add_subplot(), plot)
                 path = folder / f"{section}-{index + 1}.pdf"
                 temporary = folder / f".{path.name}.{os.getpid()}.tmp"
@@ -76,22 +80,33 @@ def _draw(axes: Any, plot: Mapping[str, Any]) -> None:
 def _line(axes: Any, trace: Mapping[str, Any]) -> None:
     line, marker = trace.get("line") or {}, trace.get("marker") or {}
     marks = "markers" in trace.get("mode", "lines")
-    categories = [isinstance(v, str) for v in trace["x"]]
-    x = list(trace["x"]) if categories and all(categories) else _values(trace["x"])
+    x, y = (_places(trace[axis]) for axis in ("x", "y"))
     style = {
         "color": _colour(line.get("color") or marker.get("color") or "#4c84d6"),
         "lw": 0.0 if marks and "lines" not in trace["mode"] else 0.6 * line.get("width", 1.5),
         "ls": "--" if line.get("dash") else "-",
-        "marker": "o" if marks else None,
-        "ms": 3.5,
+        "marker": {"line-ew": "_"}.get(marker.get("symbol", ""), "o") if marks else None,
+        "ms": 14 if marker.get("symbol") == "line-ew" else 3.5,
         "alpha": trace.get("opacity"),
         "label": _label(trace),
     }
-    error = trace.get("error_y")
-    if error:
-        axes.errorbar(x, _values(trace["y"]), _values(error["array"]), capsize=2, elinewidth=0.8, **style)
+    errors = {f"{axis}err": _error(trace[f"error_{axis}"]) for axis in ("x", "y") if trace.get(f"error_{axis}")}
+    if errors:
+        axes.errorbar(x, y, capsize=2, elinewidth=0.8, **errors, **style)
     else:
-        axes.plot(x, _values(trace["y"]), **style)
+        axes.plot(x, y, **style)
+    for place, name in zip(zip(x, y, strict=True), trace.get("text") or (), strict=False):
+        axes.annotate(name, place, xytext=(3, 3), textcoords="offset points", fontsize=6.5)
+
+
+def _error(error: Mapping[str, Any]) -> Any:
+    """Lengths of error bars, downwards and upwards, none where there is no number."""
+    return np.abs([np.nan_to_num(_values(error.get(side, error["array"]))) for side in ("arrayminus", "array")])
+
+
+def _places(values: Sequence[Any]) -> Any:
+    """Names as they are, numbers as an array."""
+    return list(values) if values and all(isinstance(v, str) for v in values) else _values(values)
 
 
 def _bars(axes: Any, trace: Mapping[str, Any], left: dict[str, float]) -> None:
@@ -100,11 +115,7 @@ def _bars(axes: Any, trace: Mapping[str, Any], left: dict[str, float]) -> None:
     colours = (trace.get("marker") or {}).get("color", "#4c84d6")
     colours = [_colour(c) for c in colours] if isinstance(colours, list) else _colour(colours)
     error = trace.get("error_x")
-    spread = None
-    if error:
-        spread = np.abs(
-            [np.nan_to_num(_values(error.get("arrayminus", error["array"]))), np.nan_to_num(_values(error["array"]))]
-        )
+    spread = _error(error) if error else None
     axes.barh(list(trace["y"]), values, left=start, color=colours, xerr=spread, label=_label(trace), height=0.6)
     for name, value in zip(trace["y"], values, strict=True):
         left[name] = left.get(name, 0.0) + float(value)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlff_sim.report.findings import content
-from mlff_sim.validation import Assessment, RunAssessment
+from mlff_sim.validation import Assessment, RunAssessment, method_bars
 
 SHORT = (
     "kind",
@@ -69,6 +69,7 @@ def results(assessment: Assessment) -> dict[str, Any]:
         "ghmc": _ghmc(main),
         "physical_time": main.settings.get("physical_time", True),
         "student": None if student is None else {"force_mae_meV_per_A": errors.get("force_mae_meV_per_A")},
+        "methods": _methods(assessment),
         "runs": [_run(run) for run in assessment.runs],
     }
     clean: dict[str, Any] = strict(out)
@@ -87,10 +88,28 @@ def _speedup(run: RunAssessment) -> dict[str, Any] | None:
         "baseline_timestep_fs": m.baseline_timestep_fs if m else run.settings.get("timestep_fs"),
         "measured_vs_1fs": m.against(1.0) if m else None,
         "break_even_ps": run.speed.break_even_ps,
+        "break_even_ci95": run.speed.break_even_ci95,
         "investment_s": run.speed.investment_s,
         "hybrid_s_per_ps": m.hybrid_s_per_ps if m else None,
         "baseline_s_per_ps": m.baseline_s_per_ps if m else None,
     }
+
+
+def _methods(assessment: Assessment) -> list[dict[str, Any]] | None:
+    """Timed ways to simulate, slowest first."""
+    if not assessment.methods:
+        return None
+    bars = method_bars(assessment.methods)
+    by_name = {m.name: m for m in assessment.methods}
+    return [
+        {
+            "name": name,
+            "s_per_ps": float(middle),
+            "ci95": (float(low), float(high)) if math.isfinite(low) else None,
+            "rdf_error_percent": by_name[name].error,
+        }
+        for name, middle, low, high in zip(bars.names, bars.s_per_ps, bars.low, bars.high, strict=True)
+    ]
 
 
 def _ghmc(run: RunAssessment) -> dict[str, Any] | None:

@@ -13,15 +13,15 @@ from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.state import kinetic_energy
 from mlff_sim.units import KB, MEV
-from mlff_sim.validation.assessment import Assessment, Finding, Run, RunAssessment, Speed, clock, sound
+from mlff_sim.validation.assessment import Assessment, Finding, Run, RunAssessment, clock, sound
 from mlff_sim.validation.beside import beside
-from mlff_sim.validation.breakeven import measured_speedup
 from mlff_sim.validation.distances import Distribution, compare
 from mlff_sim.validation.energy import BLOCKS, nve_drift
 from mlff_sim.validation.ensemble import equipartition
 from mlff_sim.validation.montecarlo import MonteCarlo, monte_carlo, observables
 from mlff_sim.validation.radial import rdf
 from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
+from mlff_sim.validation.timing import methods, speed
 from mlff_sim.validation.verdict import Verdict
 
 RELAXATION_TIMES = 3.0
@@ -106,7 +106,7 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
                 f"{kept} frames of {run.name} lie beyond the student's training range; they are in its relabel.npz with the "
                 "teacher's answers: mlff-sim distill --labels."
             )
-    return Assessment(judged, tuple(notes))
+    return Assessment(judged, tuple(notes), methods(runs, judged))
 
 
 def load_reference(path: str | Path) -> Run | Distribution:
@@ -287,7 +287,7 @@ def _assess_run(
         drift=drift,
         temperatures=temperatures,
         rdf=structural,
-        speed=_speed(run) if settings.get("kind") == "hybrid" else None,
+        speed=speed(run) if settings.get("kind") == "hybrid" else None,
         ghmc=ghmc,
         notes=tuple(notes),
         findings=findings,
@@ -354,29 +354,3 @@ def _ending(settings: Mapping[str, Any]) -> str:
         return f"The run is not complete (status '{settings.get('status')}'): finish it."
     where = f"replica {stop['replica']}, atom {stop['atom']}"
     return f"Stopped at outer step {stop['step']} by the guard '{stop['rule']}' ({where}): {stop['detail']}. stop.txt dissects it."
-
-
-def _speed(run: Run) -> Speed:
-    """Measured and predicted speed of a hybrid run."""
-    settings = run.settings
-    hybrid, baseline = (
-        np.asarray(run.wall.get(f"block_{name}_s_per_ps", ()), dtype=np.float64) for name in ("hybrid", "baseline")
-    )
-    measured = (
-        measured_speedup(hybrid, baseline, float(settings["timestep_fs"])) if len(hybrid) and len(baseline) else None
-    )
-    timing = settings.get("timing") or {}
-    predicted = timing.get("predicted_speedup")
-    spent = (settings.get("models", {}).get("student") or {}).get("seconds")
-    if isinstance(spent, Mapping):
-        spent = sum(float(s) for s in spent.values()) if spent else None
-    wall = settings.get("wall_s") or {}
-    per_ps = {}
-    if wall.get("total") and len(hybrid):
-        # Shares of the whole run on the median block: compilation and start-up stay out of the speed.
-        per_ps = {
-            k: float(np.median(hybrid)) * (wall.get(k) or 0.0) / wall["total"] for k in ("teacher", "student", "rest")
-        }
-    return Speed(
-        measured, None if predicted is None else float(predicted), None if spent is None else float(spent), per_ps
-    )

@@ -15,6 +15,7 @@ from mlff_sim.validation.breakeven import Speedup
 from mlff_sim.validation.distances import RdfResult
 from mlff_sim.validation.energy import Drift
 from mlff_sim.validation.ensemble import Temperatures
+from mlff_sim.validation.methods import Method
 from mlff_sim.validation.montecarlo import MonteCarlo
 from mlff_sim.validation.verdict import Verdict, worst
 
@@ -71,12 +72,14 @@ class Speed:
         predicted: from the times of single calls; None where the run did not measure them.
         investment_s: s spent on sampling, labels and training of the student; None if unknown.
         split_s_per_ps: s/ps per replica of the run by "teacher", "student" and "rest".
+        break_even_ci95: ps, interval of `break_even_ps`, infinite where it may be never; None without one.
     """
 
     measured: Speedup | None
     predicted: float | None
     investment_s: float | None
     split_s_per_ps: Mapping[str, float]
+    break_even_ci95: tuple[float, float] | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -167,10 +170,12 @@ class Assessment:
     Attributes:
         runs: in the order given.
         notes: about the study as a whole.
+        methods: ways to simulate that were timed, to be shown side by side where there are several.
     """
 
     runs: tuple[RunAssessment, ...]
     notes: tuple[str, ...]
+    methods: tuple[Method, ...] = ()
 
     @property
     def verdict(self) -> Verdict:

@@ -9,6 +9,7 @@ where it breaks one itself, the teacher is to blame, and nothing is certified.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from mlff_sim.state import temperature_by_group
 from mlff_sim.units import MEV
 from mlff_sim.validation.assess import assess
 from mlff_sim.validation.assessment import Assessment, Run, RunAssessment, clock, sound
+from mlff_sim.validation.methods import Method
 from mlff_sim.validation.sampling import student_t
+from mlff_sim.validation.timing import blocks, method
 from mlff_sim.validation.verdict import Verdict, worst
 
 ALL_PERCENT, ELEMENT_PERCENT = 3.0, 10.0
@@ -161,7 +164,25 @@ def certify(fast: Run, slow: Run, drift_limit: float = 0.1) -> Assessment:
         findings["differences"] = _differences(fast, slow, judged)
     findings["control"] = _control(control)
     run = replace(judged, findings=findings)
-    return replace(study, runs=(run,), notes=tuple(n for n in study.notes if _concerns(n, fast)))
+    notes = tuple(n for n in study.notes if _concerns(n, fast))
+    return replace(study, runs=(run,), notes=notes, methods=_methods(fast, slow, run))
+
+
+def _methods(fast: Run, slow: Run, judged: RunAssessment) -> tuple[Method, ...]:
+    """Both runs. Another run of plain Verlet would be off by what sampling alone shows: that is the error of the slow one.
+
+    Its times are those of the blocks that alternated with the fast run's, where there are any: the slow run was made at
+    another time, and the machine may have been in another mood.
+    """
+    if not len(blocks(fast, "hybrid")):
+        return ()
+    first = method(judged, fast)
+    times = next((b for b in (blocks(fast, "baseline"), blocks(slow, "hybrid")) if len(b)), None)
+    if times is None:
+        return (first,)
+    if judged.rdf is None or first.error is None:
+        return first, Method(Path(slow.folder).name, times)
+    return first, Method(Path(slow.folder).name, times, judged.rdf.noise_percent, first.error_stderr)
 
 
 def _concerns(note: str, fast: Run) -> bool:

@@ -35,6 +35,8 @@ class SpectrumResult:
         reference_samples: effective samples in the reference.
         verdict: see `compare_spectra`; None where it is only reported.
         note: which rule decided, and what to do next.
+        run: the spectrum that was compared.
+        reference: what it was compared with.
     """
 
     error_cm: float
@@ -46,6 +48,8 @@ class SpectrumResult:
     reference_samples: float
     verdict: Verdict | None
     note: str
+    run: Spectrum
+    reference: Spectrum
 
 
 def compare_spectra(
@@ -68,7 +72,10 @@ def compare_spectra(
     if run.verdict or reference.verdict:
         note = run.note if run.verdict else f"The reference: {reference.note}"
         nan = float("nan")
-        return SpectrumResult(nan, {}, nan, nan, limit_cm, run.samples, reference.samples, Verdict.INCONCLUSIVE, note)
+        verdict = Verdict.INCONCLUSIVE
+        return SpectrumResult(
+            nan, {}, nan, nan, limit_cm, run.samples, reference.samples, verdict, note, run, reference
+        )
     if set(run.blocks) != set(reference.blocks):
         raise ValueError(f"spectra of {', '.join(run.blocks)} and of {', '.join(reference.blocks)} cannot be compared.")
     if abs(run.resolution_cm / reference.resolution_cm - 1) > 0.1:
@@ -80,7 +87,7 @@ def compare_spectra(
     noise, noise95 = _noise(run, reference, first, draws, seed)
     verdict, note = judge(by_name[first], noise, noise95, limit_cm, reference.samples, "1/cm")
     return SpectrumResult(
-        by_name[first], by_name, noise, noise95, limit_cm, run.samples, reference.samples, verdict, note
+        by_name[first], by_name, noise, noise95, limit_cm, run.samples, reference.samples, verdict, note, run, reference
     )
 
 
