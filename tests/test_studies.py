@@ -29,7 +29,7 @@ ROWS = {
     "nvt": "Temperature of H",
     "step-size": "Energy error, 1 against 0.5 fs",
     "ensemble": "Boltzmann's ratio of energies",
-    "vibrations": "Vibrations: lines",
+    "vibrations": "Lines of the spectrum",
     "stability": "Stability",
     "certify": "Control: verlet",
 }
@@ -279,10 +279,21 @@ def test_a_reference_is_another_run(cli: Callable[..., Any], tmp_path: Path) -> 
     """Nothing is its own reference; a study of one run is one, and of several it is said that one must be named."""
     a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
     assert cli(*asked("nvt", "--out", a)).code == 3
-    assert "Structure: pair distances" in cli(*asked("nvt", "--seed", "1", "--against", a, "--out", b)).out
+    assert "Pair distances" in cli(*asked("nvt", "--seed", "1", "--against", a, "--out", b)).out
     assert "compared with itself" in cli("validate", a, "--against", a / "nvt").line
     cli(*asked("step-size", "--out", c))
     assert "holds 3 runs; give the one" in cli("validate", a, "--against", c).line
+
+
+def test_a_reference_is_written_where_there_is_a_folder(cli: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    cli(*asked("nvt", "--out", out))
+    assert "is a folder" in cli("validate", out, "--write-reference", tmp_path).line
+    assert "which is no folder" in cli("validate", out, "--write-reference", tmp_path / "no" / "r.npz").line
+    both = cli("validate", out, "--write-reference", tmp_path / "r.npz", "--figures", tmp_path / "figures")
+    assert both.code == 2 and "leave --against and --figures out" in both.line
+    assert cli("validate", out, "--write-reference", tmp_path / "r.npz").code == 0
+    assert cli("validate", out, "--against", tmp_path / "r.npz").code in (0, 3)
 
 
 def test_velocities_in_the_structure_are_no_copies_after_a_warm_up(

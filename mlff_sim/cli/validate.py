@@ -124,6 +124,9 @@ def _write_reference(folder: Path, file: Path) -> int:
     from mlff_sim.runfolder import find_runs, read_run
     from mlff_sim.validation import reference_of
 
+    if file.is_dir() or not file.parent.is_dir():
+        why = "is a folder" if file.is_dir() else f"is in '{file.parent}', which is no folder"
+        raise InputError(f"--write-reference {file} {why}; give the name of a file to write.")
     reference = reference_of(*(read_run(p) for p in find_runs(folder)))
     reference.save(file)
     out.print(f"{file}: {reference.sampled_ps:.0f} ps, {reference.samples:.0f} effective samples")
