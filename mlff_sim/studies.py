@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
 
     Raises:
         InputError: settings or files that cannot be used, or a folder that holds another study.
+        SimulationStopped: by a guard in the warm-up, so that there is nowhere to start from.
     """
     root, progress = Path(folder), progress or Silent()
     asked = {
@@ -74,22 +75,24 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
         "question": study.question,
         "facts": dict(study.facts),
         "warm_ps": study.warm_ps,
-        "runs": {name: asdict(config) for name, config in study.runs.items()},
+        "runs": {name: config.decisive for name, config in study.runs.items()},
     }
     asked = json.loads(json.dumps(asked))
     known = read_study(root)
     found = known.pop("found", None)
     if known and known != asked:
-        changed = [key for key in asked if known.get(key) != asked[key]]
-        raise InputError(f"'{root}' holds another study (its {' and '.join(changed)} differ); give another folder.")
-    if not known and root.is_dir() and any(root.iterdir()):
+        raise InputError(f"'{root}' holds another study ({_changed(known, asked)}); give another folder.")
+    if not known and root.is_dir() and any(not p.name.startswith(".study.json.") for p in root.iterdir()):
         raise InputError(f"'{root}' is not empty and holds no study; give a new folder.")
     first = next(iter(study.runs.values()))
     if not known:
-        # Before the folder exists, whatever can be checked is.
-        Run(first, root / next(iter(study.runs)))
-    root.mkdir(parents=True, exist_ok=True)
-    write_json(root / "study.json", asked)
+        # Before the folder exists, whatever can be checked is; of a start from where the warm-up will end.
+        warm_ps = study.warm_ps or first.equilibrate_ps
+        Run(replace(first, equilibrate_ps=warm_ps), root / next(iter(study.runs)))
+        if study.warm_ps:
+            _warm_up(first, study.warm_ps)
+        root.mkdir(parents=True, exist_ok=True)
+        write_json(root / "study.json", asked)
     aim = bool(study.facts.get("quick"))
     starts = _warm(first, study.warm_ps, root, progress, aim) if study.warm_ps else first.structure
     outer = None
@@ -108,6 +111,17 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
     return root
 
 
+def _changed(known: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """The first thing that two studies differ in."""
+    key = next(key for key in asked if known.get(key) != asked[key])
+    if key != "runs" or (known.get(key) or {}).keys() != asked[key].keys():
+        return f"its {key} is {known.get(key)}, not {asked[key]}" if key != "runs" else "other runs"
+    name = next(name for name in asked[key] if known[key][name] != asked[key][name])
+    here, there = asked[key][name], known[key][name]
+    setting = next(s for s in here if there.get(s) != here[s])
+    return f"{setting} of {name} is {there.get(setting)} there and {here[setting]} here"
+
+
 def _modes(config: RunConfig, progress: Progress) -> list[float]:
     """Wave numbers of the normal modes, 1/cm."""
     from mlff_sim.models.registry import load_model
@@ -121,6 +135,26 @@ def _modes(config: RunConfig, progress: Progress) -> list[float]:
     ]
 
 
+def _warm_up(config: RunConfig, warm_ps: float) -> RunConfig:
+    """The warm-up: the teacher alone, at constant temperature."""
+    return RunConfig(
+        config.structure,
+        config.teacher,
+        ensemble="nvt",
+        timestep_fs=min(WARM_STEP_FS, 2 * config.timestep_fs),
+        duration_ps=warm_ps,
+        temperature_K=config.temperature_K,
+        friction_per_ps=WARM_FRICTION,
+        replicas=config.replicas or 1,
+        seed=config.seed,
+        compile=config.compile,
+        compile_teacher=config.compile_teacher,
+        teacher_workers=config.teacher_workers,
+        unguarded=config.unguarded,
+        hydrogen_mass=config.hydrogen_mass,
+    )
+
+
 def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress, aim: bool) -> str:
     """A frame for each replica after a warm-up with the teacher; where it is, with the slice that holds them.
 
@@ -132,24 +166,13 @@ def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress, aim
         from ase import Atoms
         from ase.io import write
 
-        warm = RunConfig(
-            config.structure,
-            config.teacher,
-            ensemble="nvt",
-            timestep_fs=min(WARM_STEP_FS, 2 * config.timestep_fs),
-            duration_ps=warm_ps,
-            temperature_K=config.temperature_K,
-            friction_per_ps=WARM_FRICTION,
-            replicas=replicas,
-            seed=config.seed,
-            compile=config.compile,
-            compile_teacher=config.compile_teacher,
-            teacher_workers=config.teacher_workers,
-            unguarded=config.unguarded,
-            hydrogen_mass=config.hydrogen_mass,
-        )
-        Run(warm, root / STARTS, resume=True, progress=_Named(progress, "warm-up")).run()
+        warm = _warm_up(config, warm_ps)
+        with suppress(SimulationStopped):
+            Run(warm, root / STARTS, resume=True, progress=_Named(progress, "warm-up")).run()
         found = read_run(root / STARTS)
+        if stop := found.settings["stop"]:
+            detail = f"during the warm-up, {stop['detail']}; {root / STARTS / 'stop.txt'} dissects it"
+            raise SimulationStopped(stop["rule"], stop["step"], stop["replica"], stop["atom"], detail)
         masses = np.array(found.settings["structure"]["masses"])
         state = State(found.positions[-1], at_rest(found.momenta[-1], masses))
         if aim:
@@ -187,6 +210,12 @@ def trial(question: str, config: RunConfig, warm_ps: float = 2.0, *, quick: bool
         InputError: another question, or quick criteria for another than "nve".
     """
     nve, nvt = replace(config, ensemble="nve"), replace(config, ensemble="nvt")
+    if not (np.isfinite(warm_ps) and warm_ps >= 0):
+        raise InputError(f"equilibrate_ps = {warm_ps:g} must not be negative.")
+    if question in ("nvt", "ensemble") and not (config.friction_per_ps and all(config.friction_by_element.values())):
+        raise InputError(f"question '{question}' is about a bath, and friction_per_ps = 0 is none; give some.")
+    if quick and not warm_ps:
+        raise InputError("the quick criteria aim at a temperature from where a warm-up ends; give some equilibrate_ps.")
     if quick and question != "nve":
         raise InputError(f"the quick criteria are for 'nve'; question '{question}' has none.")
     if question == "nve":
@@ -195,7 +224,11 @@ def trial(question: str, config: RunConfig, warm_ps: float = 2.0, *, quick: bool
         return Study(question, {"nvt": nvt}, warm_ps)
     if question == "step-size":
         # Frames at the same times in all three.
-        row = 4 * max(1, round((config.every or 5) / 4))
+        row = config.every or 4
+        if row % 2:
+            raise InputError(
+                f"every = {row} is odd, and the run at twice the step records as often; give an even number."
+            )
         steps = {"double": (2.0, row // 2), "single": (1.0, row), "half": (0.5, 2 * row)}
         runs = {n: replace(nve, timestep_fs=f * config.timestep_fs, every=e) for n, (f, e) in steps.items()}
         return Study(question, runs, warm_ps)
@@ -208,6 +241,8 @@ def trial(question: str, config: RunConfig, warm_ps: float = 2.0, *, quick: bool
         runs = {"low": replace(nvt, **warm), "high": replace(nvt, temperature_K=round(float(high), 1), **warm)}  # type: ignore[arg-type]
         return Study(question, runs, 0.0)
     if question == "vibrations":
+        if config.every is not None:
+            raise InputError(f"question '{question}' records a frame every {SPECTRUM_FS:g} fs; leave every out.")
         every = max(1, int(SPECTRUM_FS / config.timestep_fs))
         return Study(question, {"nve": replace(nve, every=every)}, warm_ps, {"modes": True})
     if question == "stability":

@@ -36,7 +36,7 @@ def certify(
     friction_per_ps: o.FrictionPerPs = None,
     equilibrate_ps: WarmPs = 2.0,
     seed: o.Seed = 0,
-    drift_limit: Annotated[float, typer.Option("--drift-limit", help="NVE drift allowed, meV/atom/ps.")] = 0.1,
+    drift_limit: o.DriftLimit = 0.1,
     compile: o.Compile = True,
     compile_teacher: o.CompileTeacher = False,
     hydrogen_mass: o.HydrogenMass = None,

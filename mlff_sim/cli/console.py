@@ -80,14 +80,14 @@ def quiet_threads() -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
-def writable_folder(out: Path) -> None:
-    """Refuse an --out that cannot become a folder with files in it, before any work is done.
+def writable_folder(out: Path, option: str = "--out") -> None:
+    """Refuse a folder that cannot be made or written into, before any work is done.
 
     Raises:
         InputError: it is a file, or may not be written.
     """
     if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; give a folder.")
+        raise InputError(f"{option} {out} is a file; give a folder.")
     above = next(p for p in (out, *out.absolute().parents) if p.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise InputError(f"--out {out} cannot be written: {above} is no folder that you may write to; give another.")
+        raise InputError(f"{option} {out} cannot be written: {above} is no folder that you may write to; give another.")

@@ -27,7 +27,9 @@ from mlff_sim.errors import InputError, SimulationStopped
 INTERRUPTED = 130
 CONTINUED = {
     **dict.fromkeys(("hybrid", "md"), "; the same command with --resume continues."),
-    **dict.fromkeys(("distill", "demo", "certify"), "; the same command continues."),
+    **dict.fromkeys(
+        ("distill", "demo", "certify", *(f"validate {t.__name__}" for t in VERBS)), "; the same command continues."
+    ),
 }
 """What an interrupted verb can do, where it can."""
 
@@ -74,6 +76,13 @@ def root(
     """Options of the command itself."""
 
 
+def _named(given: Sequence[str]) -> list[str]:
+    """The verb that was given, and that of a group in it."""
+    words = [a for a in given if not a.startswith("-")][:2]
+    trial = words[:1] == ["validate"] and words[-1] in (t.__name__ for t in VERBS)
+    return words if trial else words[:1]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     quiet_threads()
@@ -81,8 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = app(args=given or ["--help"], standalone_mode=False)
     except TyperException as error:
-        verb = next((f" {a}" for a in given if not a.startswith("-")), "")
-        error_line(f"{error.format_message()} (see mlff-sim{verb} --help)")
+        error_line(f"{error.format_message()} (see {' '.join(('mlff-sim', *_named(given)))} --help)")
         sys.exit(USAGE)
     except InputError as error:
         error_line(str(error))
@@ -93,8 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # typer itself turns Ctrl-C into this code and says nothing
-        verb = next((a for a in given if not a.startswith("-")), "")
-        error_line(f"interrupted{CONTINUED.get(verb, '.')}")
+        error_line(f"interrupted{CONTINUED.get(' '.join(_named(given)), '.')}")
     sys.exit(code if isinstance(code, int) else 0)
 
 

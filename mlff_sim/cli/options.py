@@ -115,6 +115,19 @@ OnResidual = Annotated[
 ]
 
 
+DriftLimit = Annotated[float, typer.Option("--drift-limit", metavar="MEV", help="NVE drift allowed, meV/atom/ps.")]
+
+
+def check_drift_limit(limit: float) -> None:
+    """Refuse a limit that everything or nothing would pass.
+
+    Raises:
+        InputError: no positive number.
+    """
+    if not 0 < limit < float("inf"):
+        raise InputError(f"drift limit {limit:g} meV/atom/ps must be a positive number.")
+
+
 def friction(text: str | None) -> tuple[float | None, dict[str, float]]:
     """Friction for all, and of elements that have their own, from "5" or "5,H=20,O=2"; None where nothing was said.
 

@@ -26,7 +26,11 @@ Against = Annotated[
 
 def conduct(study: Study, out: Path, against: Path | None = None, drift_limit: float = 0.1) -> int:
     """Make the runs of a study, judge them, tell; the exit code is the verdict's."""
+    from mlff_sim.validation.study import reference_for
+
     writable_folder(out)
+    o.check_drift_limit(drift_limit)
+    reference_for(study.question, against)
     first = next(iter(study.runs.values()))
     with progress_bar("steps", 0.0 if first.k_steps == "auto" else first.outer_step_fs / 1000) as bar:
         carry_out(study, out, bar)
@@ -61,7 +65,7 @@ def _verb(question: str, length_ps: float, about: str, example: str) -> Callable
         seed: o.Seed = 0,
         against: Against = None,
         preset: Preset = None,
-        drift_limit: Annotated[float, typer.Option("--drift-limit", help="NVE drift allowed, meV/atom/ps.")] = 0.1,
+        drift_limit: o.DriftLimit = 0.1,
         compile: o.Compile = True,
         compile_teacher: o.CompileTeacher = False,
         teacher_workers: o.TeacherWorkers = 1,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mlff_sim.cli.console import VERDICT_CODES, out, writable_folder
-from mlff_sim.cli.options import judge, tell
+from mlff_sim.cli.options import DriftLimit, check_drift_limit, judge, tell
 from mlff_sim.errors import InputError
 
 
@@ -29,9 +29,7 @@ def validate(
             help="Reference: a run folder, a reference file (.npz), or of files a trajectory like them.",
         ),
     ] = None,
-    drift_limit: Annotated[
-        float, typer.Option("--drift-limit", metavar="MEV", help="NVE drift allowed, meV/atom/ps.")
-    ] = 0.1,
+    drift_limit: DriftLimit = 0.1,
     figures: Annotated[
         Path | None, typer.Option("--figures", metavar="DIR", help="Write the plots as PDF, too, for a paper.")
     ] = None,
@@ -79,8 +77,9 @@ def validate(
 
       mlff-sim validate system.pdb a.dcd b.dcd a.csv b.csv --ensemble nve
     """
-    if not drift_limit > 0:
-        raise InputError(f"drift limit {drift_limit:g} meV/atom/ps must be positive.")
+    check_drift_limit(drift_limit)
+    if figures is not None:
+        writable_folder(figures, "--figures")
     facts = {
         "--out": report,
         "--topology": topology,
@@ -90,12 +89,17 @@ def validate(
         "--lammps-units": lammps_units,
         "--lammps-types": lammps_types,
     }
-    if len(what) == 1 and not what[0].is_file():
+    if len(what) == 1 and not what[0].exists():
+        raise InputError(f"'{what[0]}' does not exist; give the folder of a run or study, or trajectory files.")
+    if len(what) == 1 and what[0].is_dir():
         folder = what[0]
         if given := [name for name, value in facts.items() if value is not None]:
             raise InputError(f"{' and '.join(given)} is for trajectory files; '{folder}' says itself what it holds.")
         if write_reference is not None:
+            if against is not None or figures is not None:
+                raise InputError("--write-reference judges nothing; leave --against and --figures out.")
             return _write_reference(folder, write_reference)
+        writable_folder(folder, "folder")
         return VERDICT_CODES[judge(folder, against, drift_limit, figures)]
     if write_reference is not None:
         raise InputError("--write-reference is for run folders; trajectory files do not record how they were made.")

@@ -153,7 +153,11 @@ class FusedStepper(Stepper):
             arrays = (start_x, start_p, self.extension, before.forces, noise)
             x, p, extension, f, draws = (torch.from_numpy(array) for array in arrays)
             x, p, extension, heat, *answers = _called(segment, x, p, extension, f.to(dtype), draws)
-        self.state, self.extension = State(x.numpy(), p.numpy()), extension.numpy()
+        self.state = State(x.numpy(), p.numpy())
+        if self.thermostatted:
+            # Where nothing acts on it the segment hands back its input: a view of a view of ... the first, one deeper at
+            # every step, until freeing them overflows the stack.
+            self.extension = extension.numpy()
         self.heat = self.heat + heat.numpy()
         self.forces.move(self.state.positions)
         seconds, calls = time.perf_counter() - start, [evaluations * len(x), len(x)]

@@ -168,6 +168,8 @@ def _(finding: StepSizeLaw, name: str) -> list[Row]:
 def _(finding: EnsembleCheck, name: str) -> list[Row]:
     low, high = finding.nominal_K
     value = f"{finding.difference_K:.1f} {SIGN} {finding.stderr_K:.1f} K between them"
+    if not np.isfinite(finding.difference_K):
+        value = "no overlap"
     return [Row("Boltzmann's ratio of energies", value, f"{high - low:.1f} K", finding.verdict, finding.note)]
 
 

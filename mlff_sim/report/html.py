@@ -10,7 +10,7 @@ from typing import Any
 from mlff_sim.report.figures import figures
 from mlff_sim.report.parts import SECTIONS
 from mlff_sim.report.results import SHORT, strict
-from mlff_sim.report.text import grouped, headline, tally
+from mlff_sim.report.text import grouped, headline, remarks, tally
 from mlff_sim.simulation.dissection import told
 from mlff_sim.validation import Assessment, RunAssessment
 
@@ -29,7 +29,7 @@ def render(assessment: Assessment) -> str:
         formula=formula,
         table=grouped(assessment),
         tally=tally(assessment),
-        notes=[*assessment.notes, *(f"{r.name}: {n}" for r in assessment.runs for n in r.notes)],
+        notes=remarks(assessment),
         sections=[(key, *SECTIONS[key], len(plots[key])) for key in SECTIONS if plots[key]],
         runs=[_provenance(r) for r in assessment.runs],
     )

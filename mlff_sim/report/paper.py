@@ -44,8 +44,11 @@ def write_figures(plots: Mapping[str, Sequence[dict[str, Any]]], folder: Path) -
                 _draw(figure.add_subplot(), plot)
                 path = folder / f"{section}-{index + 1}.pdf"
                 temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-                figure.savefig(temporary, format="pdf")
-                os.replace(temporary, path)
+                try:
+                    figure.savefig(temporary, format="pdf")
+                    os.replace(temporary, path)
+                finally:
+                    temporary.unlink(missing_ok=True)
                 written.append(path)
     return written
 

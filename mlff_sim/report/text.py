@@ -53,11 +53,15 @@ def rows(assessment: Assessment) -> list[Row]:
 
 def grouped(assessment: Assessment) -> list[tuple[str, list[Row]]]:
     """The table: headings with their rows, what failed first and what is only reported last."""
-    several = len(assessment.runs) > 1
     found: dict[str, list[Row]] = {part: [] for part in HEADINGS}
-    for run in assessment.runs:
-        tag = f" [{run.name}]" if several else ""
-        made = [*_judged(run), *((part_of(f), row) for name, f in run.findings.items() for row in lines(f, name))]
+    own = {
+        run.name: [*_judged(run), *((part_of(f), row) for name, f in run.findings.items() for row in lines(f, name))]
+        for run in assessment.runs
+    }
+    # Where several runs answer one question together, the answer is no single run's.
+    several = sum(bool(made) for made in own.values()) > 1
+    for run_name, made in own.items():
+        tag = f" [{run_name}]" if several else ""
         for part, row in made:
             found[part].append(replace(row, quantity=row.quantity + tag))
     for part, extra in reported(assessment.main).items():
@@ -65,6 +69,13 @@ def grouped(assessment: Assessment) -> list[tuple[str, list[Row]]]:
     return [
         (HEADINGS[part], sorted(made, key=lambda r: ORDER.index(r.verdict))) for part, made in found.items() if made
     ]
+
+
+def remarks(assessment: Assessment) -> list[str]:
+    """What was not judged and why, and what was done in reading; without what a row says already."""
+    several = len(assessment.runs) > 1
+    own = [f"{run.name}: {n}" if several else n for run in assessment.runs if run.ended is None for n in run.notes]
+    return list(dict.fromkeys([*own, *assessment.notes]))
 
 
 def tally(assessment: Assessment) -> str:
@@ -157,9 +168,10 @@ def print_table(assessment: Assessment, console: Console) -> None:
         for row in part:
             word = Text(row.word, style=STYLES[row.verdict])
             table.add_row(Text(f"  {row.quantity}"), Text(row.value), Text(row.limit), word)
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     for row in rows(assessment):
         if row.verdict not in (None, Verdict.PASS):
             console.print(f"{row.quantity}: {row.advice}", markup=False, highlight=False)
-    for note in assessment.notes:
+    for note in remarks(assessment):
         console.print(note, markup=False, highlight=False)

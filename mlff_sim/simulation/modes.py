@@ -14,6 +14,10 @@ DISPLACEMENT = 0.01
 """A, of the central differences."""
 
 
+STRAIGHT = 1e-2
+"""Of its length, how far from a line the atoms of a linear molecule may be after relaxation."""
+
+
 def hessian(forces: Callable[[Array], Array], x: Array, masses: Array) -> Array:
     """Mass-weighted and symmetrised, 1 / time^2, shape (3n, 3n), at positions (n, 3), of forces at positions."""
     rows = []
@@ -30,12 +34,15 @@ def hessian(forces: Callable[[Array], Array], x: Array, masses: Array) -> Array:
 def normal_modes(model: ForceProvider, positions: Array, masses: Array) -> Array:
     """Wave numbers of the harmonic modes at the minimum nearest to positions (n, 3), 1/cm, rising.
 
-    Without the six smallest, which are translations and rotations; imaginary ones are negative.
+    Without the six smallest, which are translations and rotations (five where all atoms are in a line, three of an
+    atom); imaginary ones are negative.
     """
     model.reset()
     at_rest = relaxed(model, positions)
     squares = np.linalg.eigvalsh(hessian(lambda x: evaluate(model, x[None]).forces[0], at_rest, masses))
     model.reset()
-    internal = np.sort(squares[np.argsort(np.abs(squares))[6:]])
+    extent = np.linalg.svd(at_rest - at_rest.mean(axis=0), compute_uv=False)
+    rigid = (3, 5, 6, 6)[int((extent > STRAIGHT * max(extent[0], 1.0)).sum())]
+    internal = np.sort(squares[np.argsort(np.abs(squares))[rigid:]])
     out: Array = np.sign(internal) * np.sqrt(np.abs(internal)) / CM1
     return out

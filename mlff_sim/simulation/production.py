@@ -236,6 +236,7 @@ class Production:
                 samples.append({n: (table.seconds[n] - seconds[n]) / made[n] for n in made})
         return samples
 
+    @np.errstate(over="ignore", invalid="ignore")  # no guard looks here; a step that is too long flies far
     def _probe(self) -> Timing | None:
         """Time teacher, student and baseline on copies; leaves the run as it was, but for the models' memory."""
         s = self.stepper

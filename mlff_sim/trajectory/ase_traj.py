@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from mlff_sim.trajectory.frame import Frame, Source, cut_note
 
 if TYPE_CHECKING:
     from ase import Atoms
-    from ase.io.trajectory import TrajectoryReader
 
 
 def open_traj(path: Path) -> Source:
@@ -28,28 +27,28 @@ def open_traj(path: Path) -> Source:
     """
     from ase.io.trajectory import TrajectoryReader
 
-    file = path.open("rb")  # ASE does not close what it could not read
-    try:
-        reader = TrajectoryReader(file)
-        first = reader[0] if len(reader) else None
-        numbers = np.array([] if first is None else first.numbers)
-        masses = np.array([] if first is None else first.get_masses())
-    except Exception as error:  # a damaged file breaks ASE in many ways
-        file.close()
-        raise InputError(
-            f"trajectory '{path}' is no ASE trajectory, or truncated ({type(error).__name__}); copy or record it again."
-        ) from error
+    with path.open("rb") as file:  # ASE does not close what it could not read
+        try:
+            reader = TrajectoryReader(file)
+            first = reader[0] if len(reader) else None
+            numbers = np.array([] if first is None else first.numbers)
+            masses = np.array([] if first is None else first.get_masses())
+        except Exception as error:  # a damaged file breaks ASE in many ways
+            raise InputError(
+                f"trajectory '{path}' is no ASE trajectory, or truncated ({type(error).__name__}); copy or record it "
+                "again."
+            ) from error
     if first is None:
-        file.close()
         raise InputError(f"trajectory '{path}' holds no frame.")
     notes: list[str] = []
-    return Source(path, numbers, masses, _frames(path, file, reader, numbers, notes), notes)
+    return Source(path, numbers, masses, _frames(path, numbers, notes), notes)
 
 
-def _frames(
-    path: Path, file: BinaryIO, reader: TrajectoryReader, numbers: NDArray[np.int64], notes: list[str]
-) -> Iterator[Frame]:
-    with file:
+def _frames(path: Path, numbers: NDArray[np.int64], notes: list[str]) -> Iterator[Frame]:
+    from ase.io.trajectory import TrajectoryReader
+
+    with path.open("rb") as file:
+        reader = TrajectoryReader(file)
         for index in range(len(reader)):
             try:
                 atoms = reader[index]

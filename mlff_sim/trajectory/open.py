@@ -44,12 +44,12 @@ def kind_of(path: Path) -> str:
         InputError: no such file, a folder, empty, or nothing that is known.
     """
     if path.is_dir():
-        raise InputError(f"'{path}' is a folder without a run of mlff-sim; give the trajectory files themselves.")
+        raise InputError(f"'{path}' is a folder; give one folder of runs, or the trajectory files themselves.")
     try:
         with path.open("rb") as file:
             start = file.read(64)
     except FileNotFoundError as error:
-        raise InputError(f"trajectory '{path}' does not exist.") from error
+        raise InputError(f"'{path}' does not exist; give trajectory files, or the folder of a run.") from error
     except OSError as error:
         raise InputError(f"trajectory '{path}' cannot be read ({error.strerror}).") from error
     if not start:

@@ -66,6 +66,8 @@ def _sort(paths: list[Path], given: ReadOptions) -> dict[str, list[tuple[Path, s
             raise InputError(f"'{path}' is given twice, which would count its frames twice; give it once.")
         seen.add(path.resolve())
         files["trajectory" if kind in TRAJECTORIES else kind].append((path, kind))
+    if (given.lammps_units or given.lammps_types) and all(kind != "lammps" for _, kind in files["trajectory"]):
+        raise InputError("units or atom types of LAMMPS were given, and none of the files is a LAMMPS dump.")
     trajectories, tables = len(files["trajectory"]), len(files["table"])
     if not trajectories:
         raise InputError(

@@ -47,6 +47,8 @@ class ReadOptions:
             raise InputError(f"ensemble '{self.ensemble}' is not known; {' and '.join(ENSEMBLES)} are.")
         if self.ensemble == "nvt" and self.temperature_K is None:
             raise InputError("ensemble 'nvt' needs the temperature of the bath (temperature_K).")
+        if self.ensemble != "nvt" and self.temperature_K is not None:
+            raise InputError(f"temperature_K = {self.temperature_K:g} is of a bath; say that the ensemble is nvt, too.")
         for name in ("temperature_K", "frame_ps", "memory_MB"):
             value = getattr(self, name)
             if value is not None and not 0 < value < np.inf:

@@ -22,6 +22,7 @@ from mlff_sim.validation.montecarlo import MonteCarlo, monte_carlo, observables
 from mlff_sim.validation.radial import rdf
 from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
 from mlff_sim.validation.timing import methods, speed
+from mlff_sim.validation.verdict import Verdict
 
 RELAXATION_TIMES = 3.0
 """A Langevin bath forgets the start as exp(-friction t); after three of these 5 % are left."""
@@ -83,17 +84,19 @@ def assess(runs: Sequence[Run], against: Run | Distribution | None = None, drift
     reference = against if against is None or isinstance(against, Distribution) else reference_of(against)
     any_nvt = any(r.settings["ensemble"] == "nvt" for r in runs)
     other = against if against is not None and not isinstance(against, Distribution) else None
+    if other is not None and any(Path(r.folder).resolve() == Path(other.folder).resolve() for r in runs):
+        raise InputError(f"'{other.folder}' is compared with itself, which it passes; give another reference.")
     held = [r.settings["ensemble"] == "nvt" or not any_nvt for r in runs]
     judged = tuple(
         _assess_run(r, reference if h else None, drift_limit, other if h else None)
         for r, h in zip(runs, held, strict=True)
     )
-    notes = []
-    if not any(r.drift for r in judged):
+    notes, known = [], {r.settings["ensemble"] for r in runs}
+    if not any(r.drift for r in judged) and known == {"nvt"}:
         notes.append("Energy conservation was not judged: add an NVE run (5 or more replicas).")
     if not any(r.temperatures and r.temperatures.verdict for r in judged):
         bounded = not all(_has_momenta(r.settings) for r in judged)
-        if bounded or not any_nvt:
+        if bounded or (known == {"nve"} and any(r.temperatures for r in judged)):
             notes.append(BOUNDED_NOTE if bounded else "Temperature was not judged: add an NVT run.")
     if reference is None:
         notes.append("Structure was not judged: give a reference, a run of the teacher alone or a stored distribution.")
@@ -113,9 +116,12 @@ def load_reference(path: str | Path) -> Run | Distribution:
         InputError: neither is there.
     """
     if Path(path).is_dir():
-        from mlff_sim.runfolder import read_run
+        from mlff_sim.runfolder import find_runs, read_run
 
-        return read_run(path)
+        runs = find_runs(path)
+        if len(runs) > 1:
+            raise InputError(f"'{path}' holds {len(runs)} runs; give the one that is the reference.")
+        return read_run(runs[0])
     return Distribution.load(Path(path))
 
 
@@ -149,6 +155,10 @@ def reference_of(*runs: Run, block_ps: float | None = None) -> Distribution:
     if first.time_ps is None:
         raise InputError(f"'{first.folder}' is no reference for the structure: {TIMELESS}")
     rows, time_ps = min(int(sound(r).sum()) for r in runs), clock(first)
+    if rows < 2:
+        raise InputError(f"'{first.folder}' is no reference for the structure: fewer than 2 frames; run longer.")
+    if len(numbers) < 2:
+        raise InputError(f"'{first.folder}' is no reference for the structure: it is a single atom.")
     start = _equilibration_ps(settings, time_ps[:rows])
     keep = slice(int(np.searchsorted(time_ps[:rows], start)), rows)
     positions = np.concatenate([r.positions[keep] for r in runs], axis=1) if len(runs) > 1 else first.positions[keep]
@@ -257,8 +267,14 @@ def _assess_run(
             f"Of the trajectories tried, the longest was best (k_steps = {settings['k_steps']}); with a longer "
             "equilibrate_ps, longer ones would be tried."
         )
-    checks = {"spacing": _spacing(run), "kinetic": _kinetic(run)}
-    findings: dict[str, Finding] = {name: check for name, check in checks.items() if check is not None}
+    findings: dict[str, Finding] = {}
+    if (spacing := _spacing(run)) is not None:
+        if spacing.verdict is Verdict.INCONCLUSIVE:
+            notes.append(f"The time between frames was taken as given: {spacing.note}")
+        else:
+            findings["spacing"] = spacing
+    if (kinetic := _kinetic(run)) is not None:
+        findings["kinetic"] = kinetic
     if other is not None and structural is not None and _cells(run) is None:
         findings |= beside(run, other, keep, kept(other), structural)
     return RunAssessment(

@@ -19,6 +19,9 @@ from mlff_sim.validation.methods import Method
 from mlff_sim.validation.montecarlo import MonteCarlo
 from mlff_sim.validation.verdict import Verdict, worst
 
+OF_INPUT = ("spacing", "kinetic")
+"""Findings about what was given rather than about the physics: they fail a run, and pass none."""
+
 
 class Run(Protocol):
     """What a run folder holds; see `mlff_sim.runfolder.RunData` for shapes and units.
@@ -152,7 +155,12 @@ class RunAssessment:
     @property
     def verdict(self) -> Verdict:
         """The worst of the judged parts."""
-        return worst(self.parts.values())
+        return worst(self.counting)
+
+    @property
+    def counting(self) -> list[Verdict | None]:
+        """Verdicts that the whole rests on."""
+        return [v for name, v in self.parts.items() if name not in OF_INPUT or v is Verdict.FAIL]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +180,7 @@ class Assessment:
     @property
     def verdict(self) -> Verdict:
         """The worst of all judged parts of all runs; inconclusive where nothing could be judged."""
-        return worst(v for run in self.runs for v in run.parts.values())
+        return worst(v for run in self.runs for v in run.counting)
 
     @property
     def main(self) -> RunAssessment:

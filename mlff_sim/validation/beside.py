@@ -52,9 +52,10 @@ def beside(run: Run, reference: Run, rows: Rows, reference_rows: Rows, rdf: RdfR
 
 
 def _oscillates(run: Run) -> bool:
-    """Whether there is a spectrum to look at: no bath, velocities, a time that is one."""
+    """Whether there is a spectrum to look at: no bath, velocities, a time that is one, and a step to correct for."""
     s = run.settings
-    return s["ensemble"] == "nve" and run.momenta is not None and bool(s.get("physical_time", True))
+    known = run.momenta is not None and s.get("timestep_fs") is not None
+    return known and s["ensemble"] == "nve" and bool(s.get("physical_time", True))
 
 
 def _spectrum(run: Run, rows: Rows) -> Spectrum:

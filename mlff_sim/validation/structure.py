@@ -99,8 +99,9 @@ class StructureErrors:
 
     @property
     def note(self) -> str:
-        """Of the first figure that has the verdict, or of the first where none could be judged."""
-        return next((f.note for f in self.figures if f.verdict is self.verdict), self.figures[0].note)
+        """Of the first figure that has the verdict; of the first, where none could be judged."""
+        shown = [f for f in self.figures if f.verdict is self.verdict] or [*self.figures]
+        return shown[0].note if shown else "There is no bond, angle or dihedral."
 
     def figure(self, kind: str, statistic: str) -> StructureFigure:
         """The figure of a kind and statistic."""

@@ -50,22 +50,32 @@ def _plain(asked: Asked) -> Assessment:
 
 
 def _certificate(asked: Asked) -> Assessment:
-    if asked.against is not None:
-        raise InputError("a certificate compares two runs of its own; leave --against out.")
     return certify(asked.runs["fast"], asked.runs["verlet"], asked.drift_limit)
 
 
-def _only(asked: Asked, name: str, finding: Finding) -> Assessment:
-    """An assessment of the one question that was asked; whatever else the runs would show they were not made for."""
-    plain = assess(list(asked.runs.values()), None, asked.drift_limit)
-    bare = [replace(r, drift=None, temperatures=None, rdf=None) for r in plain.runs]
-    first = replace(bare[0], findings={**bare[0].findings, name: finding})
-    return Assessment((first, *bare[1:]), ())
+def _only(judge: Callable[[Asked], Mapping[str, Finding]], of_stopped: bool = False) -> Callable[[Asked], Assessment]:
+    """An assessment of the one question that was asked; whatever else the runs would show they were not made for.
+
+    Where a run was stopped (and the question is not what stopped it), or is too short for the validator, there is no
+    answer, and the assessment says why.
+    """
+
+    def assessed(asked: Asked) -> Assessment:
+        plain = assess(list(asked.runs.values()), None, asked.drift_limit)
+        bare = tuple(replace(r, drift=None, temperatures=None, rdf=None) for r in plain.runs)
+        if any(r.ended for r in bare) and not of_stopped:
+            return Assessment(bare, ())
+        bare = tuple(r if r.ended else replace(r, notes=()) for r in bare)
+        try:
+            findings = judge(asked)
+        except ValueError as error:
+            return Assessment(bare, (f"Not judged: {error}",))
+        return Assessment((replace(bare[0], findings=findings), *bare[1:]), ())
+
+    return assessed
 
 
-def _nve(asked: Asked) -> Assessment:
-    if not asked.facts.get("quick"):
-        return _plain(asked)
+def _quick(asked: Asked) -> Mapping[str, Finding]:
     run = asked.runs["nve"]
     assert run.momenta is not None and run.time_ps is not None and run.conserved is not None
     rows, structure = sound(run), run.settings["structure"]
@@ -79,23 +89,37 @@ def _nve(asked: Asked) -> Assessment:
         positions=run.positions[rows],
         bonds=structure["bonds"],
     )
-    return _only(asked, "quick", found)
+    return {"quick": found}
+
+
+def _nve(asked: Asked) -> Assessment:
+    return _only(_quick)(asked) if asked.facts.get("quick") else _plain(asked)
 
 
 def _step_size(asked: Asked) -> Assessment:
+    ended = {name: bool(run.settings.get("stop")) for name, run in asked.runs.items()}
+    if ended["double"] and not (ended["single"] or ended["half"]):
+        # Twice the step is more than was asked of the model; what happens there is not held against it.
+        rest = {name: run for name, run in asked.runs.items() if name != "double"}
+        note = "Not judged: at twice the step the run was stopped. Ask with a shorter --timestep-fs."
+        return replace(_only(lambda _: {})(replace(asked, runs=rest)), notes=(note,))
+    return _only(_step_size_law)(asked)
+
+
+def _step_size_law(asked: Asked) -> Mapping[str, Finding]:
     runs = [asked.runs[name] for name in ("half", "single", "double")]
     steps = [float(r.settings["timestep_fs"]) for r in runs]
-    return _only(asked, "step-size", step_size_law(steps, [_series(r.conserved) for r in runs]))
+    return {"step-size": step_size_law(steps, [_series(r.conserved) for r in runs])}
 
 
-def _ensemble(asked: Asked) -> Assessment:
+def _ensemble(asked: Asked) -> Mapping[str, Finding]:
     low, high = asked.runs["low"], asked.runs["high"]
     kelvin = [float(r.settings["temperature_K"]) for r in (low, high)]
     energies = [_series(r.potential_energy, kept(r)) for r in (low, high)]
-    return _only(asked, "ensemble", ensemble_check(energies[0], energies[1], kelvin[0], kelvin[1]))
+    return {"ensemble": ensemble_check(energies[0], energies[1], kelvin[0], kelvin[1])}
 
 
-def _vibrations(asked: Asked) -> Assessment:
+def _vibrations(asked: Asked) -> Mapping[str, Finding]:
     run = asked.runs["nve"]
     assert run.momenta is not None and run.time_ps is not None
     structure = run.settings["structure"]
@@ -104,13 +128,10 @@ def _vibrations(asked: Asked) -> Assessment:
     h = float(run.settings["timestep_fs"])
     spectrum = vibrations(inside, masses, np.asarray(structure["numbers"]), run.time_ps, h)
     modes = np.asarray(asked.found["modes_cm"], dtype=np.float64)
-    lines = match_peaks(spectrum, modes)
-    judged = _only(asked, "vibrations", lines)
-    first = judged.runs[0]
-    return replace(judged, runs=(replace(first, findings={**first.findings, "spectrum": spectrum}),))
+    return {"vibrations": match_peaks(spectrum, modes), "spectrum": spectrum}
 
 
-def _stability(asked: Asked) -> Assessment:
+def _stability(asked: Asked) -> Mapping[str, Finding]:
     run = asked.runs["nvt"]
     structure = run.settings["structure"]
     found = stability(
@@ -122,24 +143,39 @@ def _stability(asked: Asked) -> Assessment:
         masses=np.asarray(structure["masses"], dtype=np.float64),
         temperature_K=float(run.settings["temperature_K"]),
     )
-    return _only(asked, "stability", found)
+    return {"stability": found}
 
 
 QUESTIONS: dict[str, Callable[[Asked], Assessment]] = {
     "nve": _nve,
     "certify": _certificate,
     "step-size": _step_size,
-    "ensemble": _ensemble,
-    "vibrations": _vibrations,
-    "stability": _stability,
+    "ensemble": _only(_ensemble),
+    "vibrations": _only(_vibrations),
+    "stability": _only(_stability, of_stopped=True),
 }
 """How a study is judged; any other as a loose set of runs."""
+COMPARED = ("", "nve", "nvt")
+"""Questions with a use for a reference; "" is that of a folder that is no study."""
 
 
 def _series(energies: Array | None, rows: NDArray[np.bool_] | None = None) -> Array:
     """Energies of (frames, replicas) as (replicas, frames)."""
     assert energies is not None
     return energies.T if rows is None else energies[rows].T
+
+
+def reference_for(question: str, against: str | Path | None) -> Run | Distribution | None:
+    """The reference that a question is asked with, read before there is anything to compare with it.
+
+    Raises:
+        InputError: it is not there, or the question has no use for one.
+    """
+    if against is None:
+        return None
+    if question not in COMPARED:
+        raise InputError(f"'{question}' compares nothing with a reference; leave --against out.")
+    return load_reference(against)
 
 
 def assess_folder(folder: str | Path, against: str | Path | None = None, drift_limit: float = 0.1) -> Assessment:
@@ -151,11 +187,14 @@ def assess_folder(folder: str | Path, against: str | Path | None = None, drift_l
     from mlff_sim.runfolder import find_runs, read_run, read_study
 
     study = read_study(folder)
-    runs: dict[str, Run] = {path.name: read_run(path) for path in find_runs(folder)}
-    if missing := [name for name in study.get("runs", {}) if name not in runs]:
+    missing = [name for name in study.get("runs", {}) if not (Path(folder) / name / "log.h5").is_file()]
+    if study.get("facts", {}).get("modes") and "found" not in study:
+        missing.append("normal modes")
+    if missing:
         raise InputError(
             f"'{folder}' is an unfinished study without its {' and '.join(missing)}; give the same command again."
         )
-    judge = QUESTIONS.get(study.get("question", ""), _plain)
-    reference = load_reference(against) if against else None
+    runs: dict[str, Run] = {path.name: read_run(path) for path in find_runs(folder)}
+    question = study.get("question", "")
+    judge, reference = QUESTIONS.get(question, _plain), reference_for(question, against)
     return judge(Asked(runs, reference, drift_limit, study.get("found", {}), study.get("facts", {})))

@@ -314,7 +314,7 @@ def test_replicas(truth: Truth, tmp_path: Path) -> None:
 
 
 def test_what_is_no_trajectory(truth: Truth, tmp_path: Path) -> None:
-    refused(tmp_path, match="is a folder without a run")
+    refused(tmp_path, match="is a folder; give one folder of runs")
     refused(tmp_path / "none.xyz", match="does not exist")
     (tmp_path / "a.pdf").write_text("hello\n")
     refused(tmp_path / "a.pdf", match="no trajectory that can be read")
@@ -341,7 +341,9 @@ def test_what_is_no_trajectory(truth: Truth, tmp_path: Path) -> None:
         ({"ensemble": "nvt"}, "needs the temperature"),
         ({"frame_ps": 0.0}, "frame_ps = 0 must be positive"),
         ({"frame_ps": float("nan")}, "must be positive"),
-        ({"temperature_K": -3.0}, "must be positive"),
+        ({"ensemble": "nvt", "temperature_K": -3.0}, "must be positive"),
+        ({"temperature_K": 300.0}, "is of a bath"),
+        ({"ensemble": "nve", "temperature_K": 300.0}, "is of a bath"),
     ],
 )
 def test_options(options: dict[str, float], match: str) -> None:
