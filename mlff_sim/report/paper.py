@@ -14,6 +14,7 @@ WIDTH_IN, HEIGHT_IN = 3.35, 2.4
 """One column of most journals."""
 USUAL = 340
 """Height in pixels of most plots on the page; those with many names are higher, here, too."""
+ERROR_BAR = {"elinewidth": 0.8, "capsize": 2, "ecolor": "#444444"}
 RGBA = re.compile(r"rgba\((\d+),(\d+),(\d+),([\d.]+)\)")
 
 
@@ -73,7 +74,7 @@ def _draw(axes: Any, plot: Mapping[str, Any]) -> None:
         elif layout.get(axis, {}).get("rangemode") == "tozero":
             limit(0)
     axes.set_title(_plain(layout["title"]["text"]), fontsize=8, loc="left")
-    if axes.get_legend_handles_labels()[0]:
+    if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(fontsize=6.5)
 
 
@@ -95,8 +96,11 @@ def _line(axes: Any, trace: Mapping[str, Any]) -> None:
         axes.errorbar(x, y, capsize=2, elinewidth=0.8, **errors, **style)
     else:
         axes.plot(x, y, **style)
-    for place, name in zip(zip(x, y, strict=True), trace.get("text") or (), strict=False):
-        axes.annotate(name, place, xytext=(3, 3), textcoords="offset points", fontsize=6.5)
+    sides = trace.get("textposition") or ()
+    for place, name, side in zip(zip(x, y, strict=True), trace.get("text") or (), sides, strict=False):
+        left = side.endswith("left")
+        style = {"ha": "right" if left else "left", "textcoords": "offset points", "fontsize": 6.5}
+        axes.annotate(name, place, xytext=(-3 if left else 3, 3), **style)
 
 
 def _error(error: Mapping[str, Any]) -> Any:
@@ -116,7 +120,16 @@ def _bars(axes: Any, trace: Mapping[str, Any], left: dict[str, float]) -> None:
     colours = [_colour(c) for c in colours] if isinstance(colours, list) else _colour(colours)
     error = trace.get("error_x")
     spread = _error(error) if error else None
-    axes.barh(list(trace["y"]), values, left=start, color=colours, xerr=spread, label=_label(trace), height=0.6)
+    axes.barh(
+        list(trace["y"]),
+        values,
+        left=start,
+        color=colours,
+        xerr=spread,
+        error_kw=ERROR_BAR,
+        label=_label(trace),
+        height=0.6,
+    )
     for name, value in zip(trace["y"], values, strict=True):
         left[name] = left.get(name, 0.0) + float(value)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from studies import MASSES, NUMBERS, make_run
+from test_report import Requests
 
 from mlff_sim.forces import Array
 from mlff_sim.report import results, rows, write_report
@@ -185,6 +186,16 @@ def test_nothing_is_wider_than_a_phone(certificate: Assessment, tmp_path: Path) 
     assert "responsive: true" in page
     drawn = json.loads(re.findall(r'id="figures">(.*?)</script>', page, re.DOTALL)[0])
     assert not [f for made in drawn.values() for f in made if "width" in f["layout"]]
+
+
+def test_a_certificate_makes_no_request(certificate: Assessment, tmp_path: Path) -> None:
+    """Nor does it weigh more than a mail may."""
+    write_report(certificate, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    parser = Requests()
+    parser.feed(page)
+    assert parser.found == [] and "default-src 'none'" in parser.policy
+    assert len(page.encode()) < 6_000_000
 
 
 def test_figures_for_a_paper_show_all_of_it(certificate: Assessment, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
+from mlff_sim import limits
 from mlff_sim.models.analytic import Harmonic
 from mlff_sim.motion import aimed_momenta
-from mlff_sim.simulation import rules
 from mlff_sim.state import State, kinetic_energy, maxwell_boltzmann
 from mlff_sim.units import FS, KB
 from mlff_sim.validation import Verdict, preset, quick_nve
@@ -94,7 +94,7 @@ def test_a_short_run_has_no_mean_temperature() -> None:
 
 def test_the_limit_of_a_bond_is_that_of_the_guard() -> None:
     """One number in two places."""
-    assert preset.LONGEST == rules.LONGEST
+    assert preset.LONGEST == limits.LONGEST
 
 
 @pytest.mark.parametrize(
