@@ -69,3 +69,16 @@ def test_a_good_run_has_nothing_against_it(study: Path) -> None:
 
 def test_a_bad_student_fails(against: Callable[[RunConfig], Assessment]) -> None:
     assert against(fast(BAD, k_steps=12)).verdict is Verdict.FAIL
+
+
+def test_a_subtly_bad_run_fails(study: Path) -> None:
+    """Outer steps of 6 fs under a bath of 1/ps with a student that is 7 meV/A off: for picoseconds the mean temperature
+    looks fine, then resonance drives the hydrogens out of what the student knows."""
+    folder = study.parent / "subtle"
+    config = replace(fast(SUBTLE, ensemble="nvt", k_steps=12, friction_per_ps=1.0, duration_ps=20.0), on_residual="stop")
+    with suppress(SimulationStopped):
+        run(replace(config, structure=f"{study / 'starts' / 'starts.xyz'}@0:5"), folder)
+    found = assess_folder(folder)
+    assert found.verdict is Verdict.FAIL
+    temperatures = found.runs[0].temperatures
+    assert temperatures is not None and temperatures.total.verdict is not Verdict.FAIL
