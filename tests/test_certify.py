@@ -75,7 +75,9 @@ def test_a_subtly_bad_run_fails(study: Path) -> None:
     """Outer steps of 6 fs under a bath of 1/ps with a student that is 7 meV/A off: for picoseconds the mean temperature
     looks fine, then resonance drives the hydrogens out of what the student knows."""
     folder = study.parent / "subtle"
-    config = replace(fast(SUBTLE, ensemble="nvt", k_steps=12, friction_per_ps=1.0, duration_ps=20.0), on_residual="stop")
+    config = replace(
+        fast(SUBTLE, ensemble="nvt", k_steps=12, friction_per_ps=1.0, duration_ps=20.0), on_residual="stop"
+    )
     with suppress(SimulationStopped):
         run(replace(config, structure=f"{study / 'starts' / 'starts.xyz'}@0:5"), folder)
     found = assess_folder(folder)
