@@ -43,7 +43,8 @@ def beside(run: Run, reference: Run, rows: Rows, reference_rows: Rows, rdf: RdfR
             pair_distances=rdf,
         )
     if _oscillates(run) and _oscillates(reference):
-        spectra = _spectrum(run, rows), _spectrum(reference, reference_rows)
+        # Frames of fast and slow run are as far apart, so that both fold alike.
+        spectra = spectrum_of(run, rows, folded=True), spectrum_of(reference, reference_rows, folded=True)
         found["lines"] = match_peaks(*spectra)
         distance = compare_spectra(*spectra)
         # How energy is shared among modes takes far longer to see than where their lines are; unseen, it is not judged.
@@ -58,10 +59,10 @@ def _oscillates(run: Run) -> bool:
     return known and s["ensemble"] == "nve" and bool(s.get("physical_time", True))
 
 
-def _spectrum(run: Run, rows: Rows) -> Spectrum:
-    """Of all motion inside the molecule; frames of fast and slow run are as far apart, so that both fold alike."""
+def spectrum_of(run: Run, rows: Rows, *, folded: bool = False) -> Spectrum:
+    """Of all motion inside the molecule, in the frames that count; `folded` as for `vibrations`."""
     assert run.momenta is not None
     masses = np.asarray(run.settings["structure"]["masses"], dtype=np.float64)
     inside = internal_momenta(run.positions[rows], run.momenta[rows], masses)
     numbers = np.asarray(run.settings["structure"]["numbers"])
-    return vibrations(inside, masses, numbers, clock(run)[rows], float(run.settings["timestep_fs"]), folded=True)
+    return vibrations(inside, masses, numbers, clock(run)[rows], float(run.settings["timestep_fs"]), folded=folded)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlff_sim.forces import Array
-from mlff_sim.validation.distances import MIN_REFERENCE_SAMPLES, blocks_of
+from mlff_sim.validation.distances import blocks_of
 from mlff_sim.validation.internal import Coordinate
-from mlff_sim.validation.sampling import statistical_inefficiency
+from mlff_sim.validation.sampling import ENOUGH_SAMPLES, statistical_inefficiency
 
 ONE_WELL = 0.75
 """Mean resultant length above which a dihedral has a mean: an angular deviation of 41 degrees, more than one well has."""
@@ -143,7 +143,7 @@ def controls_of(
             wave = np.stack([f(m * phi) for m in (1, 2, 3) for f in (np.cos, np.sin)])
             fewest = min(fewest, len(phi) / sample.inefficiency(list(wave[:2]), shape))
             features.append(wave)
-        if fewest < MIN_REFERENCE_SAMPLES:
+        if fewest < ENOUGH_SAMPLES:
             found[axis] = (features[0], features[1])
     return found
 

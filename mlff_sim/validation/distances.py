@@ -25,14 +25,12 @@ from numpy.typing import NDArray
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.validation.images import PairDistances
-from mlff_sim.validation.sampling import statistical_inefficiency
+from mlff_sim.validation.sampling import ENOUGH_SAMPLES, statistical_inefficiency
 from mlff_sim.validation.verdict import Verdict
 
 FORMAT = "mlff-sim distribution 1"
 BIN_A = 0.02
 """Width of the bins in A; all distributions share the grid 0, 0.02, 0.04, ..."""
-MIN_REFERENCE_SAMPLES = 50.0
-"""Effective samples below which a reference decides nothing."""
 MAX_BLOCKS = 64
 """More blocks would only make files larger."""
 
@@ -403,10 +401,10 @@ def judge(
     error: float, noise: float, noise95: float, limit: float, samples: float, unit: str = "%"
 ) -> tuple[Verdict, str]:
     """The rules of `compare`, for any difference in any unit."""
-    if samples < MIN_REFERENCE_SAMPLES:
+    if samples < ENOUGH_SAMPLES:
         return (
             Verdict.INCONCLUSIVE,
-            f"The reference holds {samples:.0f} effective samples and {MIN_REFERENCE_SAMPLES:.0f} are needed: sample it longer.",
+            f"The reference holds {samples:.0f} effective samples and {ENOUGH_SAMPLES:.0f} are needed: sample it longer.",
         )
     if error <= limit:
         return Verdict.PASS, f"The error is within {limit:g} {unit}."

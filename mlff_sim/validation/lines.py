@@ -9,8 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from mlff_sim.forces import Array
-from mlff_sim.validation.distances import MIN_REFERENCE_SAMPLES
-from mlff_sim.validation.sampling import student_t
+from mlff_sim.validation.sampling import ENOUGH_SAMPLES, student_t
 from mlff_sim.validation.verdict import Verdict
 from mlff_sim.validation.vibrations import Spectrum
 
@@ -281,9 +280,9 @@ def _judge(
     if common is Verdict.FAIL:
         return common, f"All frequencies are off by {size}: check frame spacing, time step and masses."
     judged = [line.verdict for line in lines if line.verdict is not None]
-    if judged and samples < MIN_REFERENCE_SAMPLES:
+    if judged and samples < ENOUGH_SAMPLES:
         return Verdict.INCONCLUSIVE, (
-            f"{samples:.0f} effective samples, and {MIN_REFERENCE_SAMPLES:.0f} are needed to judge single lines: run longer."
+            f"{samples:.0f} effective samples, and {ENOUGH_SAMPLES:.0f} are needed to judge single lines: run longer."
         )
     if Verdict.FAIL in judged:
         off = max(lines, key=lambda line: (abs(line.shift_cm) - 2 * line.error_cm) / line.expected_cm)

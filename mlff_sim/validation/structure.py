@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from mlff_sim.forces import Array
 from mlff_sim.validation.deviations import Row, Sampling, compared, controls_of
 from mlff_sim.validation.distances import (
-    MIN_REFERENCE_SAMPLES,
     RdfResult,
     checked,
     compare,
     pair_distributions,
 )
 from mlff_sim.validation.internal import internal_coordinates
-from mlff_sim.validation.sampling import student_t
+from mlff_sim.validation.sampling import ENOUGH_SAMPLES, student_t
 from mlff_sim.validation.verdict import Verdict, worst
 
 LIMITS = {"bond": 0.005, "angle": 0.5, "dihedral": 5.0}
@@ -226,7 +225,7 @@ def _figure(kind: str, statistic: str, rows: list[Row], limit: float, sample: Sa
     names = tuple(r.name for r in rows)
     squares = statistic != "wasserstein"
     floors = np.sqrt((pseudo**2).mean(axis=1)) if squares else pseudo.mean(axis=1)
-    judged = samples >= MIN_REFERENCE_SAMPLES
+    judged = samples >= ENOUGH_SAMPLES
     seen = judged if judged.any() else np.ones_like(judged)
 
     def total(values: Array) -> Array:
@@ -258,7 +257,7 @@ def _figure(kind: str, statistic: str, rows: list[Row], limit: float, sample: Sa
         j = int(np.argmin(samples))
         note += (
             f" Not judged: {int((~judged).sum())} of {len(names)} {kind}s with too few effective samples, {names[j]} "
-            f"{samples[j]:.0f} where {MIN_REFERENCE_SAMPLES:.0f} are needed; sample run and reference longer."
+            f"{samples[j]:.0f} where {ENOUGH_SAMPLES:.0f} are needed; sample run and reference longer."
         )
     return StructureFigure(
         kind=kind,

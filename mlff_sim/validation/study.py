@@ -14,16 +14,15 @@ from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.state import kinetic_energy
 from mlff_sim.validation.assess import assess, kept, load_reference
-from mlff_sim.validation.assessment import Assessment, Finding, Run, sound
+from mlff_sim.validation.assessment import Assessment, Finding, Run, clock, sound
+from mlff_sim.validation.beside import spectrum_of
 from mlff_sim.validation.boltzmann import ensemble_check
 from mlff_sim.validation.certificate import certify
 from mlff_sim.validation.distances import Distribution
 from mlff_sim.validation.lines import match_peaks
-from mlff_sim.validation.molecule import internal_momenta
 from mlff_sim.validation.preset import quick_nve
 from mlff_sim.validation.stepsize import step_size_law
 from mlff_sim.validation.survival import stability
-from mlff_sim.validation.vibrations import vibrations
 
 
 @dataclass(frozen=True)
@@ -121,12 +120,7 @@ def _ensemble(asked: Asked) -> Mapping[str, Finding]:
 
 def _vibrations(asked: Asked) -> Mapping[str, Finding]:
     run = asked.runs["nve"]
-    assert run.momenta is not None and run.time_ps is not None
-    structure = run.settings["structure"]
-    masses = np.asarray(structure["masses"], dtype=np.float64)
-    inside = internal_momenta(run.positions, run.momenta, masses)
-    h = float(run.settings["timestep_fs"])
-    spectrum = vibrations(inside, masses, np.asarray(structure["numbers"]), run.time_ps, h)
+    spectrum = spectrum_of(run, np.ones(len(run.positions), dtype=np.bool_))
     modes = np.asarray(asked.found["modes_cm"], dtype=np.float64)
     return {"vibrations": match_peaks(spectrum, modes), "spectrum": spectrum}
 
@@ -136,7 +130,7 @@ def _stability(asked: Asked) -> Mapping[str, Finding]:
     structure = run.settings["structure"]
     found = stability(
         run.positions,
-        np.arange(len(run.positions), dtype=np.float64) if run.time_ps is None else run.time_ps,
+        clock(run),
         np.asarray(structure["numbers"]),
         [(int(i), int(j)) for i, j in structure["bonds"]],
         momenta=run.momenta,
