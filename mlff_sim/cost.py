@@ -22,9 +22,41 @@ Hybrid Monte Carlo has no time: what its steps are worth is in its effective sam
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from mlff_sim.forces import Array
+
+Settings = Mapping[str, Any]
+
+
+def _inner(s: Settings) -> tuple[float, float, float]:
+    """One teacher call for K inner steps, as many times as there are outer steps in a proposal."""
+    k, made = float(s["k_steps"]), float(s.get("proposal_steps") or 1)
+    return made * k, made, made * k
+
+
+def _jump(s: Settings) -> tuple[float, float, float]:
+    """A jump of S steps, and f S of the teacher's that are time as well."""
+    jump = float(s["k_steps"]) * float(s["save_interval"])
+    corrected = float(s["corrector_fraction"]) * jump
+    return jump + corrected, corrected, 1.0
+
+
+def _mollified(s: Settings) -> tuple[float, float, float]:
+    """The student is asked once more, at the mollified positions."""
+    return float(s["k_steps"]), 1.0, float(s["k_steps"]) + 1.0
+
+
+CYCLES: dict[str, Callable[[Settings], tuple[float, float, float]]] = {
+    "respa": _inner,
+    "sinr": _inner,
+    "regulated": _inner,
+    "mollified": _mollified,
+    "ghmc": _inner,
+    "kstep": _jump,
+}
+"""The table, as functions of a run's settings: S, e and c of each scheme of two models."""
 
 Time = TypeVar("Time", float, Array)
 """One time, or many."""
