@@ -1,0 +1,281 @@
+"""A time study as tables, as JSON and as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mlff_sim.report.drawing import ANGSTROM
+from mlff_sim.report.html import page
+from mlff_sim.report.results import strict, write_results, write_text
+from mlff_sim.report.row import number
+from mlff_sim.report.timeplots import SECTIONS, timeplots
+from mlff_sim.runfolder import hardware, versions
+from mlff_sim.validation.floor import BesideFloor
+from mlff_sim.validation.timestudy import TEACHER, Cell, Mean, TimeTable
+from mlff_sim.validation.verdict import Verdict
+
+TIME = (
+    "molecule",
+    "way",
+    "s a ps",
+    "speed-up (95 %)",
+    "predicted",
+    "model may take, ms",
+    "takes, ms",
+    "pays",
+    "samples a s",
+    "run, s",
+)
+COLUMNS = {
+    "mean_bond_rmse": f"bonds, {ANGSTROM}",
+    "mean_angle_rmse": "angles, deg",
+    "mean_dihedral_rmse": "dihedrals, deg",
+    "mean_rdf_l1": "pair distances, L1",
+}
+ACCURACY = ("molecule", "way", *COLUMNS.values(), "temperature, K", "accepted, given back", "verdict")
+MEANS = (
+    "way",
+    "speed-up (95 %)",
+    "predicted",
+    "samples a s, of the teacher's",
+    *COLUMNS.values(),
+    "found wrong",
+    "open",
+)
+Rows = list[list[str]]
+
+
+def time_rows(table: TimeTable) -> Rows:
+    """Cells of text, in the order of `TIME`."""
+    return [_time(c, table.extrapolated is not None) for c in table.cells]
+
+
+def _time(c: Cell, extrapolated: bool) -> list[str]:
+    m, p = c.measured, c.predicted
+    pays = "" if p is None else "yes" if p.pays else "no"
+    came = {None: "", True: ", and did as predicted", False: ", and did otherwise"}[c.came_true]
+    return [
+        c.molecule,
+        c.way,
+        number(c.s_per_ps),
+        "" if m is None else f"{number(m.value)} ({_interval(m.ci95)})",
+        "" if p is None else number(p.value),
+        "" if p is None else number(1e3 * p.allowed_s),
+        "" if p is None else number(1e3 * (p.student_s if c.model_s is None else c.model_s)),
+        pays + came,
+        number(c.samples_per_s) if c.samples_per_s else "",
+        number(c.run_s) + (" (extrapolated)" if extrapolated else ""),
+    ]
+
+
+def accuracy_rows(table: TimeTable) -> Rows:
+    """Cells of text, in the order of `ACCURACY`; none of call times only."""
+    return [] if table.extrapolated is not None else [_accuracy(c) for c in table.cells]
+
+
+def _accuracy(c: Cell) -> list[str]:
+    temperatures = c.judged.temperatures.by_element if c.judged.temperatures else {}
+    return [
+        c.molecule,
+        c.way,
+        *(_beside(c.figures.get(name)) for name in COLUMNS),
+        ", ".join(f"{e} {t.mean_K:.0f} \u00b1 {t.stderr_K:.0f}" for e, t in temperatures.items()),
+        _counted(c),
+        verdict_word(c),
+    ]
+
+
+def _counted(c: Cell) -> str:
+    accepted = [] if c.judged.ghmc is None else [f"{100 * c.judged.ghmc.acceptance:.0f} %"]
+    return ", ".join(accepted + [f"{k} {v}" for k, v in c.recovered.items()])
+
+
+def verdict_word(c: Cell) -> str:
+    """The verdict of a cell with the parts that it rests on."""
+    if c.way == TEACHER:
+        return "reference" if c.judged.ended is None else "reference, stopped"
+    if c.judged.ended is Verdict.FAIL:
+        stop = c.judged.settings.get("stop") or {}
+        return f"stopped ({stop.get('rule')})"
+    which = [name for name, v in c.parts.items() if v is c.verdict] if c.verdict is not Verdict.PASS else []
+    return c.verdict.value + (f" ({', '.join(which)})" if which else "")
+
+
+def _beside(f: BesideFloor | None) -> str:
+    """A figure, its floor, and a star where they differ by more than seeds do."""
+    return "" if f is None else f"{number(f.value)}{'*' if f.seen else ''} ({number(f.floor)})"
+
+
+def mean_rows(table: TimeTable) -> Rows:
+    """Cells of text, in the order of `MEANS`."""
+    return [_mean(m) for m in table.means()]
+
+
+def _mean(m: Mean) -> list[str]:
+    interval = f" ({_interval(m.speedup_ci95)})" if m.speedup_ci95 else ""
+    figures = [f"{number(m.figures[n][0])} ({number(m.figures[n][1])})" if n in m.figures else "" for n in COLUMNS]
+    counts = [f"{len(names)} of {m.molecules}" for names in (m.failed, m.undecided)]
+    return [m.way, number(m.speedup) + interval, number(m.predicted), number(m.sampling), *figures, *counts]
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "-" if ends is None else f"{number(ends[0])} to {number(ends[1])}"
+
+
+def conclusion(table: TimeTable) -> tuple[str, str]:
+    """Which way is best at equal accuracy: a title and sentences."""
+    means = table.means()
+    if table.extrapolated is not None:
+        return _fastest(
+            [m for m in means if m.speedup],
+            "Fastest",
+            f"Measured over a few calls, totals extrapolated to {table.extrapolated:g} ps for each replica. Accuracy was "
+            "not looked at.",
+        )
+    sound = [m for m in means if not m.failed and m.molecules == len(table.molecules)]
+    wrong = [f"{m.way} ({len(m.failed)} of {m.molecules}: {', '.join(m.failed)})" for m in means if m.failed]
+    rest = f"Something was found wrong with {'; '.join(wrong)}." if wrong else "Nothing was found wrong with any."
+    if open_ := [f"{m.way} ({len(m.undecided)} of {m.molecules})" for m in sound if m.undecided]:
+        rest += f" Not everything could be told, for want of sampling, of {'; '.join(open_)}."
+    if sampled := [m for m in sound if m.sampling]:
+        most = max(sampled, key=lambda m: m.sampling or 0.0)
+        rest = f"Most independent samples a second: {most.way}, {number(most.sampling)} times the teacher's. {rest}"
+    return _fastest([m for m in sound if m.speedup], "Fastest at equal accuracy", rest)
+
+
+def _fastest(means: list[Mean], words: str, rest: str) -> tuple[str, str]:
+    if not means:
+        return "No way stands beside the teacher alone", rest
+    best = max(means, key=lambda m: m.speedup or 0.0)
+    if (best.speedup or 0.0) <= 1:
+        return (
+            "The teacher alone is the fastest",
+            f"The next is {best.way}, {number(best.speedup)} times as fast. {rest}",
+        )
+    interval = f", 95 % {_interval(best.speedup_ci95)}" if best.speedup_ci95 else ""
+    many = f"geometric mean of {best.molecules} molecules{interval}" if best.molecules > 1 else "one molecule"
+    return f"{words}: {best.way}, {number(best.speedup)} times the teacher alone ({many})", rest
+
+
+def content(table: TimeTable) -> dict[str, Any]:
+    """What `results.json` holds; names may be added, never changed."""
+    title, sentence = conclusion(table)
+    out = {
+        "format": "mlff-sim-time-study-results",
+        "version": 1,
+        "title": title,
+        "sentence": sentence,
+        "extrapolated_to_ps": table.extrapolated,
+        "molecules": list(table.molecules),
+        "ways": list(table.ways),
+        "notes": list(table.notes),
+        "cells": [_cell(c) for c in table.cells],
+        "means": [
+            {
+                "way": m.way,
+                "molecules": m.molecules,
+                "failed": list(m.failed),
+                "undecided": list(m.undecided),
+                "speedup": m.speedup,
+                "speedup_ci95": m.speedup_ci95,
+                "predicted": m.predicted,
+                "sampling": m.sampling,
+                "figures": {k: {"value": v, "floor": f} for k, (v, f) in m.figures.items()},
+            }
+            for m in table.means()
+        ],
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+    clean: dict[str, Any] = strict(out)
+    return clean
+
+
+def _cell(c: Cell) -> dict[str, Any]:
+    m, p, t, s = c.measured, c.predicted, c.judged.temperatures, c.judged.settings
+    stop = s.get("stop")
+    return {
+        "molecule": c.molecule,
+        "formula": s["structure"].get("formula"),
+        "way": c.way,
+        "verdict": None if c.way == TEACHER else c.verdict.value,
+        "parts": {k: v.value if v else None for k, v in c.parts.items()},
+        "status": s.get("status"),
+        "stop": None if not stop else f"{stop['rule']}: {stop['detail']}",
+        "s_per_ps": c.s_per_ps,
+        "s_per_ps_ci95": c.s_per_ps_ci95,
+        "run_s": c.run_s,
+        "speedup": m.value if m else None,
+        "speedup_ci95": m.ci95 if m else None,
+        "predicted": p.value if p else None,
+        "cycle": None if c.cycle is None else vars(c.cycle),
+        "timing": s.get("timing"),
+        "allowed_s": p.allowed_s if p else None,
+        "model_calls_s": p.student_s if p else None,
+        "model_s": c.model_s,
+        "pays": p.pays if p else None,
+        "came_true": c.came_true,
+        "figures": {k: _figure(f) for k, f in c.figures.items()},
+        "temperature_K": None
+        if t is None
+        else {
+            "mean": t.total.mean_K,
+            "by_element": {k: g.mean_K for k, g in t.by_element.items()},
+            "stderr_by_element": {k: g.stderr_K for k, g in t.by_element.items()},
+        },
+        "drift_meV_per_atom_ps": c.judged.drift.slope if c.judged.drift else None,
+        "drift_ci95": c.judged.drift.ci95 if c.judged.drift else None,
+        "acceptance": c.judged.ghmc.acceptance if c.judged.ghmc else None,
+        "fallbacks": dict(c.recovered),
+        "samples_per_s": c.samples_per_s,
+        "notes": list(c.judged.notes),
+    }
+
+
+def _figure(f: BesideFloor) -> dict[str, Any]:
+    return {
+        "unit": f.unit,
+        "value": f.value,
+        "floor": f.floor,
+        "floor_spread": f.floor_spread,
+        "excess": f.excess,
+        "interval": f.interval,
+        "limit": f.limit,
+        "verdict": f.verdict.value,
+        "values": f.values.tolist(),
+        "floors": f.floors.tolist(),
+    }
+
+
+def write_time_study(table: TimeTable, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """Write `results.json` and `report.html` into a folder; returns what the JSON holds.
+
+    Args:
+        table: one cell at least.
+        folder: there already.
+        asked: what was run, for the end of the page.
+    """
+    found = content(table)
+    plots = timeplots(table)
+    accuracy = accuracy_rows(table)
+    html = page(
+        "timestudy.html.j2",
+        plots,
+        title=found["title"],
+        sentence=found["sentence"],
+        extrapolated=table.extrapolated,
+        time=(TIME, time_rows(table)),
+        accuracy=(ACCURACY, accuracy),
+        means=(MEANS, mean_rows(table)),
+        notes=found["notes"],
+        sections=[(key, *SECTIONS[key], len(plots[key])) for key in SECTIONS if plots[key]],
+        facts={
+            **{k.replace("_", " "): v for k, v in asked.items() if v is not None},
+            **{f"version of {k}": v for k, v in found["versions"].items()},
+            **found["hardware"],
+        },
+    )
+    write_text(folder / "report.html", html)
+    write_results(found, folder / "results.json")
+    return found
