@@ -172,14 +172,10 @@ def _show(table: TimeTable) -> None:
     """The tables of the page, and what to take from them."""
     from mlff_sim.report import timestudy as report
 
-    for title, header, rows in (
-        ("time", report.TIME, report.time_rows(table)),
-        (
-            "accuracy: figures of the run, in brackets the seed-to-seed floor",
-            report.ACCURACY,
-            report.accuracy_rows(table),
-        ),
-        ("over all molecules", report.MEANS, report.mean_rows(table)),
+    for title, (header, rows) in (
+        ("time", report.time_part(table)),
+        ("accuracy: figures of the run, in brackets the seed-to-seed floor", report.accuracy_part(table)),
+        ("over all molecules", report.mean_part(table)),
     ):
         if not rows:
             continue

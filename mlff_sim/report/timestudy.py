@@ -34,6 +34,15 @@ COLUMNS = {
     "mean_rdf_l1": "pair distances, L1",
 }
 ACCURACY = ("molecule", "way", *COLUMNS.values(), "temperature, K", "accepted, given back", "verdict")
+WORDS = {
+    "mean_bond_rmse": "bonds",
+    "mean_angle_rmse": "angles",
+    "mean_dihedral_rmse": "dihedrals",
+    "mean_rdf_l1": "L1",
+    "rdf": "pair distances",
+    "nve": "drift",
+}
+"""Parts of a verdict, where their names are no words."""
 MEANS = (
     "way",
     "speed-up (95 %)",
@@ -43,18 +52,22 @@ MEANS = (
     "found wrong",
     "open",
 )
-Rows = list[list[str]]
+EXTRAPOLATED = "whole run, s (extrapolated)"
+"""The last column of `TIME` where only call times were taken."""
+Part = tuple[tuple[str, ...], list[list[str]]]
+"""A table: its header and its rows, cells of text."""
 
 
-def time_rows(table: TimeTable) -> Rows:
-    """Cells of text, in the order of `TIME`."""
-    return [_time(c, table.extrapolated is not None) for c in table.cells]
+def time_part(table: TimeTable) -> Part:
+    """What the runs cost, what that was predicted to be, and whether it pays."""
+    rows = [_time(c) for c in table.cells]
+    return (TIME, rows) if table.extrapolated is None else ((*TIME[:-1], EXTRAPOLATED), rows)
 
 
-def _time(c: Cell, extrapolated: bool) -> list[str]:
+def _time(c: Cell) -> list[str]:
     m, p = c.measured, c.predicted
     pays = "" if p is None else "yes" if p.pays else "no"
-    came = {None: "", True: ", and did as predicted", False: ", and did otherwise"}[c.came_true]
+    came = {None: "", True: ", and so it was", False: ", and it was not so"}[c.came_true]
     return [
         c.molecule,
         c.way,
@@ -65,13 +78,13 @@ def _time(c: Cell, extrapolated: bool) -> list[str]:
         "" if p is None else number(1e3 * (p.student_s if c.model_s is None else c.model_s)),
         pays + came,
         number(c.samples_per_s) if c.samples_per_s else "",
-        number(c.run_s) + (" (extrapolated)" if extrapolated else ""),
+        number(c.run_s),
     ]
 
 
-def accuracy_rows(table: TimeTable) -> Rows:
-    """Cells of text, in the order of `ACCURACY`; none of call times only."""
-    return [] if table.extrapolated is not None else [_accuracy(c) for c in table.cells]
+def accuracy_part(table: TimeTable) -> Part:
+    """How close the runs are to the teacher; empty where only call times were taken."""
+    return ACCURACY, [_accuracy(c) for c in table.cells] if table.extrapolated is None else []
 
 
 def _accuracy(c: Cell) -> list[str]:
@@ -79,7 +92,7 @@ def _accuracy(c: Cell) -> list[str]:
     return [
         c.molecule,
         c.way,
-        *(_beside(c.figures.get(name)) for name in COLUMNS),
+        *(_beside(c.figures.get(name), c.way == TEACHER) for name in COLUMNS),
         ", ".join(f"{e} {t.mean_K:.0f} \u00b1 {t.stderr_K:.0f}" for e, t in temperatures.items()),
         _counted(c),
         verdict_word(c),
@@ -98,18 +111,25 @@ def verdict_word(c: Cell) -> str:
     if c.judged.ended is Verdict.FAIL:
         stop = c.judged.settings.get("stop") or {}
         return f"stopped ({stop.get('rule')})"
-    which = [name for name, v in c.parts.items() if v is c.verdict] if c.verdict is not Verdict.PASS else []
+    which = [WORDS.get(k, k) for k, v in c.parts.items() if v is c.verdict] if c.verdict is not Verdict.PASS else []
     return c.verdict.value + (f" ({', '.join(which)})" if which else "")
 
 
-def _beside(f: BesideFloor | None) -> str:
-    """A figure, its floor, and a star where they differ by more than seeds do."""
-    return "" if f is None else f"{number(f.value)}{'*' if f.seen else ''} ({number(f.floor)})"
+def _beside(f: BesideFloor | None, alone: bool) -> str:
+    """A figure, its floor, and a star where they differ by more than seeds do; of the teacher what seeds differ by."""
+    if f is None:
+        return ""
+    return (
+        f"{number(f.floor)} \u00b1 {number(f.floor_spread, 2)}"
+        if alone
+        else f"{number(f.value)}{'*' * f.seen} ({number(f.floor)})"
+    )
 
 
-def mean_rows(table: TimeTable) -> Rows:
-    """Cells of text, in the order of `MEANS`."""
-    return [_mean(m) for m in table.means()]
+def mean_part(table: TimeTable) -> Part:
+    """The ways over all molecules."""
+    wide = len(MEANS) if table.extrapolated is None else MEANS.index("predicted") + 1
+    return MEANS[:wide], [_mean(m)[:wide] for m in table.means()]
 
 
 def _mean(m: Mean) -> list[str]:
@@ -258,16 +278,15 @@ def write_time_study(table: TimeTable, folder: Path, asked: dict[str, Any]) -> d
     """
     found = content(table)
     plots = timeplots(table)
-    accuracy = accuracy_rows(table)
     html = page(
         "timestudy.html.j2",
         plots,
         title=found["title"],
         sentence=found["sentence"],
         extrapolated=table.extrapolated,
-        time=(TIME, time_rows(table)),
-        accuracy=(ACCURACY, accuracy),
-        means=(MEANS, mean_rows(table)),
+        time=time_part(table),
+        accuracy=accuracy_part(table),
+        means=mean_part(table),
         notes=found["notes"],
         sections=[(key, *SECTIONS[key], len(plots[key])) for key in SECTIONS if plots[key]],
         facts={

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,12 @@ class Cell:
         judged: the run by everything that applies to it, against the teacher's.
         s_per_ps: s/ps for each replica, median over blocks; NaN where no block was finished.
         s_per_ps_ci95: its bootstrap interval; None with fewer than three blocks.
-        run_s: s, what the whole run took; of a study of call times only, what it is predicted to take.
+        run_s: s, what the whole run took; where only call times were taken, what all replicas would take by these.
         cycle: what the scheme does between two corrections; None for the teacher alone.
         predicted: what times of single calls promise; None where there are none.
         model_s: s, what the calls of the cheap model took in a cycle, over the whole run and for each replica; None
             without one.
-        figures: of the structure, beside their floors; empty where there is nothing to hold them to.
+        figures: of the structure, beside their floors, which those of the teacher alone are; empty without frames.
         samples_per_s: 1/s, effective samples of the slowest pair distances; None where it is not known.
         recovered: steps that guards gave back to the teacher or to a shorter step, by what they were given to.
     """
@@ -160,7 +160,8 @@ def judge_molecule(
     """
     if TEACHER not in runs:
         raise InputError(f"the runs of {molecule} lack the teacher alone, which the others are held to.")
-    return tuple(_cell(molecule, way, run, runs[TEACHER], drift_limit, length) for way, run in runs.items())
+    cells = tuple(_cell(molecule, way, run, runs[TEACHER], drift_limit, length is None) for way, run in runs.items())
+    return cells if length is None else tuple(_extrapolated(cells, *length))
 
 
 def judge_folder(
@@ -182,11 +183,9 @@ def judge_folder(
     return cells, lacking
 
 
-def _cell(
-    molecule: str, way: str, run: Run, teacher: Run, drift_limit: float, length: tuple[float, int] | None
-) -> Cell:
+def _cell(molecule: str, way: str, run: Run, teacher: Run, drift_limit: float, full: bool) -> Cell:
     alone = way == TEACHER
-    comparable = length is None and min(int(kept(r).sum()) for r in (run, teacher)) >= 2
+    comparable = full and min(int(kept(r).sum()) for r in (run, teacher)) >= 2
     judged = assess([run], teacher if comparable and not alone else None, drift_limit).runs[0]
     s, s_ci = np.nan, None
     if len(own := blocks(run, "hybrid")):
@@ -197,17 +196,14 @@ def _cell(
     predicted = _predicted(run.settings, cycle)
     structure = run.settings["structure"]
     figures: dict[str, BesideFloor] = {}
-    if comparable and not alone and run.positions.shape[1] > 1:
+    if comparable and run.positions.shape[1] > 1:  # of the teacher itself, the floors
         bonds = [(int(i), int(j)) for i, j in structure.get("bonds") or ()]
         figures = beside_floor(
             run.positions[kept(run)], teacher.positions[kept(teacher)], np.asarray(structure["numbers"]), bonds
         )
     wall = run.settings.get("wall_s") or {}
-    run_s, rate = float(wall.get("total") or np.nan), None
-    if length is not None:
-        run_s = length[0] * length[1] * _predicted_s_per_ps(run.settings, cycle, s)
-    elif comparable and run_s > 0:
-        rate = reference_of(run).samples / run_s
+    run_s = float(wall.get("total") or np.nan)
+    rate = reference_of(run).samples / run_s if comparable and run_s > 0 else None
     return Cell(
         molecule=molecule,
         way=way,
@@ -241,13 +237,18 @@ def _predicted(settings: Mapping[str, Any], cycle: Cycle | None) -> Prediction |
     return predict(CallTimes(b, e, c), cycle)
 
 
-def _predicted_s_per_ps(settings: Mapping[str, Any], cycle: Cycle | None, measured: float) -> float:
-    """What the calls of a cycle cost, for the time it advances; of the teacher alone what was measured."""
-    times = _times(settings)
-    if cycle is None or times is None:
-        return measured
-    _, e, c = times
-    return (cycle.teacher_calls * e + cycle.student_calls * c) / (cycle.steps * float(settings["timestep_fs"]) / 1000)
+def _extrapolated(cells: Sequence[Cell], duration_ps: float, replicas: int) -> Iterator[Cell]:
+    """The same with the time that a whole run would take, by the cost of its calls alone."""
+    timed = {c.way: t for c in cells if (t := _times(c.judged.settings)) is not None}
+    baseline = float(np.median([t[0] for t in timed.values()])) if timed else np.nan
+    for c in cells:
+        step_s = np.nan
+        if c.cycle is None:
+            step_s = baseline
+        elif c.way in timed:
+            _, e, m = timed[c.way]
+            step_s = (c.cycle.teacher_calls * e + c.cycle.student_calls * m) / c.cycle.steps
+        yield replace(c, run_s=step_s * replicas * duration_ps * 1000 / float(c.judged.settings["timestep_fs"]))
 
 
 def _model_s(run: Run, cycle: Cycle | None) -> float | None:
