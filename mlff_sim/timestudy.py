@@ -285,12 +285,7 @@ def carry_out(study: TimeStudy, folder: str | Path, progress: Progress | None = 
     """
     root, progress = Path(folder), progress or Silent()
     students = {name: _given_student(study, name) for name in study.molecules}
-    for structure in study.molecules.values():
-        atoms = read_structures(structure)[0]
-        check_free(atoms, f"'{structure}'")
-        if atoms.pbc.any():
-            raise InputError(f"'{structure}' is periodic; runs are of molecules in vacuum, for now.")
-    _claim(study, root)
+    _claim(study, root, students)
     for i, (name, structure) in enumerate(study.molecules.items()):
         told = Named(progress, f"{name} ({i + 1} of {len(study.molecules)})")
         student = students[name]
@@ -303,8 +298,8 @@ def carry_out(study: TimeStudy, folder: str | Path, progress: Progress | None = 
         yield name, root / name
 
 
-def _claim(study: TimeStudy, root: Path) -> None:
-    """Make the folder this study's, or see that it is."""
+def _claim(study: TimeStudy, root: Path, students: Mapping[str, str | None]) -> None:
+    """See that the folder is this study's; or, once all molecules and models can be used, make it so."""
     path = root / FILE
     if path.is_file():
         try:
@@ -323,8 +318,22 @@ def _claim(study: TimeStudy, root: Path) -> None:
         raise InputError(f"'{root}' is a file; give a folder.")
     if root.is_dir() and any(not p.name.startswith(f".{FILE}.") for p in root.iterdir()):
         raise InputError(f"'{root}' is not empty and holds no time study; give a new folder.")
+    for name, structure in study.molecules.items():
+        _check(study, structure, students[name])
     root.mkdir(parents=True, exist_ok=True)
     write_json(path, study.decisive)
+
+
+def _check(study: TimeStudy, structure: str, student: str | None) -> None:
+    """Refuse a molecule that the models cannot be used for; hours later it would be a pity."""
+    from mlff_sim.models.registry import load_model, student_name
+
+    atoms = read_structures(structure)[0]
+    check_free(atoms, f"'{structure}'")
+    if atoms.pbc.any():
+        raise InputError(f"'{structure}' is periodic; runs are of molecules in vacuum, for now.")
+    for model in (study.base.teacher, *([] if student is None else [student_name(student)])):
+        load_model(model, atoms)
 
 
 def _given_student(study: TimeStudy, name: str) -> str | None:
