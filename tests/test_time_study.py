@@ -77,7 +77,7 @@ def arrays(folder: Path) -> dict[str, bytes]:
 
 
 TIMED = ("s_per_ps", "s_per_ps_ci95", "run_s", "speedup", "speedup_ci95", "predicted", "timing", "allowed_s", "model_s")
-TIMED += ("model_calls_s", "pays", "came_true", "samples_per_s")
+TIMED += ("model_calls_s", "pays", "came_true", "samples_per_s", "samples_per_s_stderr")
 
 
 def timeless(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ WORDS = {
     "mean_bond_rmse": "bonds",
     "mean_angle_rmse": "angles",
     "mean_dihedral_rmse": "dihedrals",
-    "mean_rdf_l1": "L1",
+    "mean_rdf_l1": "pair distances",
     "rdf": "pair distances",
     "nve": "drift",
 }
@@ -77,7 +77,7 @@ def _time(c: Cell) -> list[str]:
         "" if p is None else number(1e3 * p.allowed_s),
         "" if p is None else number(1e3 * (p.student_s if c.model_s is None else c.model_s)),
         pays + came,
-        number(c.samples_per_s) if c.samples_per_s else "",
+        "" if c.rate is None else f"{number(c.rate.value, 2)} \u00b1 {number(c.rate.stderr, 2)}",
         number(c.run_s),
     ]
 
@@ -111,7 +111,7 @@ def verdict_word(c: Cell) -> str:
     if c.judged.ended is Verdict.FAIL:
         stop = c.judged.settings.get("stop") or {}
         return f"stopped ({stop.get('rule')})"
-    which = [WORDS.get(k, k) for k, v in c.parts.items() if v is c.verdict] if c.verdict is not Verdict.PASS else []
+    which = [WORDS.get(k, k) for k, v in c.parts.items() if v is c.verdict] if c.verdict is Verdict.FAIL else []
     return c.verdict.value + (f" ({', '.join(which)})" if which else "")
 
 
@@ -136,7 +136,14 @@ def _mean(m: Mean) -> list[str]:
     interval = f" ({_interval(m.speedup_ci95)})" if m.speedup_ci95 else ""
     figures = [f"{number(m.figures[n][0])} ({number(m.figures[n][1])})" if n in m.figures else "" for n in COLUMNS]
     counts = [f"{len(names)} of {m.molecules}" for names in (m.failed, m.undecided)]
-    return [m.way, number(m.speedup) + interval, number(m.predicted), number(m.sampling), *figures, *counts]
+    return [m.way, number(m.speedup) + interval, number(m.predicted), _gain(m), *figures, *counts]
+
+
+def _gain(m: Mean) -> str:
+    """Samples a second, as a multiple of the teacher's."""
+    if m.sampling is None or m.sampling_stderr is None:
+        return ""
+    return f"{number(m.sampling, 2)} \u00b1 {number(m.sampling * m.sampling_stderr, 2)}"
 
 
 def _interval(ends: tuple[float, float] | None) -> str:
@@ -154,23 +161,27 @@ def conclusion(table: TimeTable) -> tuple[str, str]:
             "not looked at.",
         )
     sound = [m for m in means if not m.failed and m.molecules == len(table.molecules)]
-    wrong = [f"{m.way} ({len(m.failed)} of {m.molecules}: {', '.join(m.failed)})" for m in means if m.failed]
-    rest = f"Something was found wrong with {'; '.join(wrong)}." if wrong else "Nothing was found wrong with any."
-    if open_ := [f"{m.way} ({len(m.undecided)} of {m.molecules})" for m in sound if m.undecided]:
-        rest += f" Not everything could be told, for want of sampling, of {'; '.join(open_)}."
+    said = []
     if sampled := [m for m in sound if m.sampling]:
         most = max(sampled, key=lambda m: m.sampling or 0.0)
-        rest = f"Most independent samples a second: {most.way}, {number(most.sampling)} times the teacher's. {rest}"
-    return _fastest([m for m in sound if m.speedup], "Fastest at equal accuracy", rest)
+        said.append(f"Most independent samples a second: {most.way}, {_gain(most)} times the teacher's.")
+    wrong = [f"{m.way} ({len(m.failed)} of {m.molecules}: {', '.join(m.failed)})" for m in means if m.failed]
+    said.append(f"Something was found wrong with {'; '.join(wrong)}." if wrong else "Nothing was found wrong with any.")
+    if undecided := [f"{m.way} ({len(m.undecided)} of {m.molecules})" for m in sound if m.undecided]:
+        said.append(f"Not everything could be told, for want of sampling, of {'; '.join(undecided)}.")
+    equal = not any(m.undecided for m in sound)
+    words = "Fastest at equal accuracy" if equal else "Fastest with nothing found wrong"
+    return _fastest([m for m in sound if m.speedup and m.dynamics], words, " ".join(said))
 
 
 def _fastest(means: list[Mean], words: str, rest: str) -> tuple[str, str]:
+    """Of ways whose time is one; those that only sample are told by their samples."""
     if not means:
-        return "No way stands beside the teacher alone", rest
+        return "No dynamics stands beside the teacher alone", rest
     best = max(means, key=lambda m: m.speedup or 0.0)
     if (best.speedup or 0.0) <= 1:
         return (
-            "The teacher alone is the fastest",
+            "No dynamics is faster than the teacher alone",
             f"The next is {best.way}, {number(best.speedup)} times as fast. {rest}",
         )
     interval = f", 95 % {_interval(best.speedup_ci95)}" if best.speedup_ci95 else ""
@@ -201,6 +212,8 @@ def content(table: TimeTable) -> dict[str, Any]:
                 "speedup_ci95": m.speedup_ci95,
                 "predicted": m.predicted,
                 "sampling": m.sampling,
+                "sampling_stderr": None if m.sampling is None else m.sampling * (m.sampling_stderr or 0.0),
+                "dynamics": m.dynamics,
                 "figures": {k: {"value": v, "floor": f} for k, (v, f) in m.figures.items()},
             }
             for m in table.means()
@@ -248,7 +261,10 @@ def _cell(c: Cell) -> dict[str, Any]:
         "drift_ci95": c.judged.drift.ci95 if c.judged.drift else None,
         "acceptance": c.judged.ghmc.acceptance if c.judged.ghmc else None,
         "fallbacks": dict(c.recovered),
-        "samples_per_s": c.samples_per_s,
+        "samples_per_s": c.rate.value if c.rate else None,
+        "samples_per_s_stderr": c.rate.stderr if c.rate else None,
+        "slowest": c.slowest or None,
+        "dynamics": c.dynamics,
         "notes": list(c.judged.notes),
     }
 

@@ -12,12 +12,22 @@ import numpy as np
 from mlff_sim.cost import CYCLES
 from mlff_sim.errors import InputError
 from mlff_sim.runfolder import read_run, read_study
-from mlff_sim.validation.assess import assess, kept, reference_of
+from mlff_sim.validation.assess import assess, kept
 from mlff_sim.validation.assessment import Run, RunAssessment, sound
-from mlff_sim.validation.breakeven import CallTimes, Cycle, Interval, Prediction, Speedup, predict
+from mlff_sim.validation.breakeven import (
+    CallTimes,
+    Cycle,
+    Interval,
+    Prediction,
+    Rate,
+    Speedup,
+    predict,
+    sample_rates,
+)
 from mlff_sim.validation.floor import BesideFloor, beside_floor
 from mlff_sim.validation.methods import Method, method_bars
-from mlff_sim.validation.sampling import student_t
+from mlff_sim.validation.montecarlo import observables
+from mlff_sim.validation.sampling import effective_samples, student_t
 from mlff_sim.validation.timing import blocks
 from mlff_sim.validation.verdict import Verdict, worst
 
@@ -41,7 +51,8 @@ class Cell:
         model_s: s, what the calls of the cheap model took in a cycle, over the whole run and for each replica; None
             without one.
         figures: of the structure, beside their floors, which those of the teacher alone are; empty without frames.
-        samples_per_s: 1/s, effective samples of the slowest pair distances; None where it is not known.
+        rate: effective samples a second of the slowest of energy, size and torsions; None where it is not known.
+        slowest: which that is; empty where it is not known.
         recovered: steps that guards gave back to the teacher or to a shorter step, by what they were given to.
     """
 
@@ -55,7 +66,8 @@ class Cell:
     predicted: Prediction | None
     model_s: float | None
     figures: Mapping[str, BesideFloor]
-    samples_per_s: float | None
+    rate: Rate | None
+    slowest: str
     recovered: Mapping[str, int]
 
     @property
@@ -72,9 +84,18 @@ class Cell:
         return None if low <= 1 <= high else (low > 1) == self.predicted.pays
 
     @property
+    def dynamics(self) -> bool:
+        """Whether its time is one; what only samples has none."""
+        return bool(self.judged.settings.get("physical_time", True))
+
+    @property
     def parts(self) -> dict[str, Verdict | None]:
-        """Verdicts on accuracy: of the figures, and of what every run is judged by."""
-        return {**self.judged.parts, **{k: f.verdict for k, f in self.figures.items()}}
+        """Verdicts on accuracy: of the figures, and of what every run is judged by.
+
+        Pair distances are judged by their figure: that of `compare` expects frames as close as the reference's.
+        """
+        own = {k: v for k, v in self.judged.parts.items() if k != "rdf" or not self.figures}
+        return {**own, **{k: f.verdict for k, f in self.figures.items()}}
 
     @property
     def verdict(self) -> Verdict:
@@ -95,6 +116,8 @@ class Mean:
         speedup_ci95: its interval over the molecules, Student's t of the logarithms; None with fewer than three.
         predicted: geometric mean.
         sampling: geometric mean of effective samples a second over the teacher's.
+        sampling_stderr: its standard error, of counting effective samples; relative to 1.
+        dynamics: whether its time is one.
         figures: name to the means of value and floor, over the molecules that have it.
     """
 
@@ -106,6 +129,8 @@ class Mean:
     speedup_ci95: Interval | None
     predicted: float | None
     sampling: float | None
+    sampling_stderr: float | None
+    dynamics: bool
     figures: Mapping[str, tuple[float, float]]
 
 
@@ -140,7 +165,7 @@ class TimeTable:
 
     def means(self) -> tuple[Mean, ...]:
         """Every way but the teacher alone, over all molecules."""
-        base = {c.molecule: c.samples_per_s for c in self.of(TEACHER)}
+        base = {c.molecule: c.rate for c in self.of(TEACHER)}
         return tuple(_mean(way, self.of(way), base) for way in self.ways if way != TEACHER)
 
 
@@ -203,7 +228,7 @@ def _cell(molecule: str, way: str, run: Run, teacher: Run, drift_limit: float, f
         )
     wall = run.settings.get("wall_s") or {}
     run_s = float(wall.get("total") or np.nan)
-    rate = reference_of(run).samples / run_s if comparable and run_s > 0 else None
+    slowest, rate = _rate(run, run_s) if comparable and run_s > 0 else ("", None)
     return Cell(
         molecule=molecule,
         way=way,
@@ -215,7 +240,8 @@ def _cell(molecule: str, way: str, run: Run, teacher: Run, drift_limit: float, f
         predicted=predicted,
         model_s=_model_s(run, cycle),
         figures=figures,
-        samples_per_s=rate,
+        rate=rate,
+        slowest=slowest,
         recovered={str(k): int(v) for k, v in (run.settings.get("fallbacks") or {}).items()},
     )
 
@@ -251,6 +277,18 @@ def _extrapolated(cells: Sequence[Cell], duration_ps: float, replicas: int) -> I
         yield replace(c, run_s=step_s * replicas * duration_ps * 1000 / float(c.judged.settings["timestep_fs"]))
 
 
+def _rate(run: Run, run_s: float) -> tuple[str, Rate | None]:
+    """The slowest of the observables that hybrid Monte Carlo is told by, and its effective samples a second."""
+    rows, structure = kept(run), run.settings["structure"]
+    if run.potential_energy is None:
+        return "", None
+    masses, numbers = np.asarray(structure["masses"], dtype=np.float64), np.asarray(structure["numbers"])
+    series = observables(run.positions[rows], run.potential_energy[rows], masses, structure["bonds"], numbers)
+    samples = {name: effective_samples(values.T) for name, values in series.items()}
+    slowest = min(samples, key=lambda name: samples[name])
+    return slowest, sample_rates(samples, run_s)[slowest]
+
+
 def _model_s(run: Run, cycle: Cycle | None) -> float | None:
     wall = run.settings.get("wall_s") or {}
     rows = np.flatnonzero(sound(run))
@@ -261,13 +299,14 @@ def _model_s(run: Run, cycle: Cycle | None) -> float | None:
     return float(wall["student"]) / cycles if cycles else None
 
 
-def _mean(way: str, cells: Sequence[Cell], base: Mapping[str, float | None]) -> Mean:
+def _mean(way: str, cells: Sequence[Cell], base: Mapping[str, Rate | None]) -> Mean:
     speeds = np.log([c.measured.value for c in cells if c.measured])
     interval = None
     if len(speeds) > 2:
         width = student_t(0.975, len(speeds) - 1.0) * float(speeds.std(ddof=1)) / np.sqrt(len(speeds))
         interval = float(np.exp(speeds.mean() - width)), float(np.exp(speeds.mean() + width))
-    gains = [c.samples_per_s / b for c in cells if c.samples_per_s and (b := base.get(c.molecule))]
+    rates = [(c.rate, b) for c in cells if c.rate and (b := base.get(c.molecule))]
+    relative = [(r.stderr / r.value) ** 2 for pair in rates for r in pair]
     names = dict.fromkeys(name for c in cells for name in c.figures)
     return Mean(
         way=way,
@@ -277,7 +316,9 @@ def _mean(way: str, cells: Sequence[Cell], base: Mapping[str, float | None]) -> 
         speedup=float(np.exp(speeds.mean())) if len(speeds) else None,
         speedup_ci95=interval,
         predicted=_geometric(c.predicted.value for c in cells if c.predicted),
-        sampling=_geometric(gains),
+        sampling=_geometric(mine.value / own.value for mine, own in rates),
+        sampling_stderr=float(np.sqrt(sum(relative))) / len(rates) if rates else None,
+        dynamics=all(c.dynamics for c in cells),
         figures={
             name: (
                 float(np.mean([c.figures[name].value for c in cells if name in c.figures])),
