@@ -18,17 +18,22 @@ import numpy as np
 
 from mlff_sim import studies
 from mlff_sim.errors import InputError, SimulationStopped
+from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.progress import Named, Progress, Silent
 from mlff_sim.runfolder import write_json
-from mlff_sim.simulation import RunConfig
+from mlff_sim.simulation import Run, RunConfig
 from mlff_sim.simulation.config import SCHEMES as KNOWN
-from mlff_sim.structure import SHIPPED, check_free, read_structures
+from mlff_sim.structure import SHIPPED, covalent_bonds, read_structures
 
 QUESTION, FORMAT, FILE = "time", "mlff-sim-time-study", "time-study.json"
 TEACHER = "teacher"
 """The teacher alone: the reference, and a way that is always gone."""
 STUDENTS = "students"
 """Folder of the students that are distilled on the way."""
+FEWEST = 3
+"""Replicas of the teacher that seeds are told from: each is held to two others at least."""
+LEAST_ATOMS = 3
+"""Of a molecule that a student can be distilled of."""
 CALLS = 5
 """Outer steps of a run that only measures what calls cost, twice as many of the teacher alone."""
 
@@ -239,9 +244,9 @@ class TimeStudy:
             raise InputError(
                 "k_steps = 'auto' is found by running, which is what --call-times-only leaves out; give a number."
             )
-        if not self.calls_only and (self.base.replicas or 1) < 2:
+        if not self.calls_only and (self.base.replicas or 1) < FEWEST:
             raise InputError(
-                f"replicas = {self.base.replicas or 1} of the teacher cannot say how far seeds differ; give two or more, five are better."
+                f"replicas = {self.base.replicas or 1} of the teacher cannot say how far seeds differ; give {FEWEST} or more, five are better."
             )
         asked = {
             "format": FORMAT,
@@ -319,21 +324,33 @@ def _claim(study: TimeStudy, root: Path, students: Mapping[str, str | None]) -> 
     if root.is_dir() and any(not p.name.startswith(f".{FILE}.") for p in root.iterdir()):
         raise InputError(f"'{root}' is not empty and holds no time study; give a new folder.")
     for name, structure in study.molecules.items():
-        _check(study, structure, students[name])
+        _check(study, name, structure, students[name], root)
     root.mkdir(parents=True, exist_ok=True)
     write_json(path, study.decisive)
 
 
-def _check(study: TimeStudy, structure: str, student: str | None) -> None:
-    """Refuse a molecule that the models cannot be used for; hours later it would be a pity."""
-    from mlff_sim.models.registry import load_model, student_name
+def _check(study: TimeStudy, name: str, structure: str, student: str | None, root: Path) -> None:
+    """Refuse a molecule that one of the runs cannot be made of; after hours it would be a pity."""
+    warm_ps = 0.0 if study.calls_only else study.warm_ps
+    for place, way in enumerate(study.ways):
+        if way.needs == "student" and student is None:
+            _check_distillable(structure, way)
+            continue
+        config = study.config(way, structure, student, place)
+        more = {"equilibrate_ps": max(config.equilibrate_ps, warm_ps), "teacher_workers": 1}
+        Run(replace(config, **more), root / name / way.name)  # type: ignore[arg-type]
 
+
+def _check_distillable(structure: str, way: Way) -> None:
+    """Refuse a molecule that no student can be distilled of, or whose student would be of no use."""
     atoms = read_structures(structure)[0]
-    check_free(atoms, f"'{structure}'")
-    if atoms.pbc.any():
-        raise InputError(f"'{structure}' is periodic; runs are of molecules in vacuum, for now.")
-    for model in (study.base.teacher, *([] if student is None else [student_name(student)])):
-        load_model(model, atoms)
+    if len(atoms) < LEAST_ATOMS:
+        raise InputError(
+            f"'{structure}' has {len(atoms)} atoms; a student needs at least {LEAST_ATOMS}, or give --students."
+        )
+    stretches = Mollifier(atoms.numbers.tolist(), covalent_bonds(atoms), atoms.get_positions()).hydrogens
+    if way.settings.get("scheme") == "mollified" and not len(stretches):
+        raise InputError(f"scheme 'mollified' needs X-H bonds and '{structure}' has none; use 'respa'.")
 
 
 def _given_student(study: TimeStudy, name: str) -> str | None:

@@ -76,7 +76,18 @@ def arrays(folder: Path) -> dict[str, bytes]:
     return found
 
 
-TIMED = ("s_per_ps", "s_per_ps_ci95", "run_s", "speedup", "speedup_ci95", "predicted", "timing", "allowed_s", "model_s")
+TIMED = (
+    "s_per_ps",
+    "s_per_ps_ci95",
+    "run_s",
+    "speedup",
+    "speedup_ci95",
+    "predicted",
+    "timing",
+    "allowed_s",
+    "model_s",
+    "break_even_ps",
+)
 TIMED += ("model_calls_s", "pays", "came_true", "samples_per_s", "samples_per_s_stderr")
 
 
@@ -277,6 +288,45 @@ def test_a_molecule_whose_warm_up_stops_does_not_stop_the_others(
     assert {c["molecule"] for c in results(out)["cells"]} == {"P4"}
 
 
+def test_a_stopped_run_is_a_row(files: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
+    """Argon's repulsion at 2.2 A as a student: kicks of hundreds of eV/A throw the run off, which the table says and survives."""
+    out = tmp_path / "out"
+    words = [*PAIR, *SHORT, "--students", "lj", "--schemes", "respa:4"]
+    said = cli("time-study", "--structure", files / "P4.xyz", *words, "--out", out)
+    teacher, respa = results(out)["cells"]
+    assert said.code == 0 and (teacher["status"], respa["status"]) == ("finished", "stopped")
+    assert respa["verdict"] == "fail" and respa["stop"]
+    assert "stopped (" in said.out and "found wrong with respa-4 (1 of 1: P4)" in said.out
+    assert results(out)["title"].startswith("No dynamics stands beside")
+
+
+def test_at_constant_energy_drift_is_judged(files: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [*PAIR, *SHORT, "--schemes", "respa:2", "--ensemble", "nve"]
+    assert cli("time-study", "--structure", files / "P4.xyz", *words, "--out", out).code == 0
+    for c in results(out)["cells"]:
+        assert "nve" in c["parts"] and c["drift_meV_per_atom_ps"] is not None
+        run = read_run(out / "P4" / c["way"])
+        slopes = np.polyfit(run.time_ps, run.conserved, 1)[0] / (4 * 1e-3)
+        assert c["drift_meV_per_atom_ps"] == pytest.approx(slopes.mean(), rel=0.2, abs=0.02)
+
+
+@pytest.mark.slow
+def test_a_student_is_distilled_for_each_molecule(files: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
+    """The run that uses it knows what it cost, and the second command distils nothing."""
+    out = tmp_path / "out"
+    words = ["time-study", "--structure", files / "P4.xyz", "--teacher", "morse", "--student-minutes", "0.1", *SHORT]
+    words += ["--schemes", "respa:2", "--timestep-fs", "2", "--out", out]
+    assert cli(*words).code == 0
+    student = out / "students" / "P4.safetensors"
+    made = student.stat().st_mtime_ns
+    respa = results(out)["cells"][1]
+    assert respa["investment_s"] > 1.0
+    assert read_run(out / "P4" / "respa-2").settings["student"] == str(student)
+    assert cli(*words).code == 0
+    assert student.stat().st_mtime_ns == made
+
+
 def test_students_of_a_folder(files: Path, student_file: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
     """Every molecule needs its own; what is missing is said before anything is run."""
     said = cli("time-study", "--structure", "ethanol", "--structure", files / "P4.xyz", "--teacher", "morse", "--students",
@@ -333,7 +383,7 @@ def test_jumps_are_a_way_for_each_number(tmp_path: Path) -> None:
         (("--schemes", "ghmc:9999"), r"shorter than one outer step"),
         (("--students", "no-such"), r"no-such"),
         (("--student-minutes", "-1"), r"must not be negative"),
-        (("--replicas", "1"), r"how far seeds differ"),
+        (("--replicas", "2"), r"how far seeds differ"),
         (("--ensemble", "nve"), r"samples at constant temperature"),
         (("--molecules", "no-such.smi"), r"cannot be read"),
         (("--structure", "no-such.xyz"), r"'no-such.xyz' does not exist"),
@@ -342,6 +392,8 @@ def test_jumps_are_a_way_for_each_number(tmp_path: Path) -> None:
         (("--corrector-fraction", "a"), r"--corrector-fraction 'a'"),
         (("--macro-steps", "1.5"), r"--macro-steps '1.5'"),
         (("--teacher", "no-such"), r"unknown model 'no-such'"),
+        (("--schemes", "mollified"), r"needs X-H bonds"),
+        (("--schemes", "kstep"), r"needs a predictor|not in this version"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -360,6 +412,13 @@ def test_no_molecule_no_student_no_predictor(files: Path, cli: Callable[..., Any
     assert "no molecule" in cli("time-study", *PAIR, "--out", out).line
     assert "no time to distil" in cli(
         "time-study", "--structure", p4, "--teacher", "morse", "--schemes", "respa", "--student-minutes", "0", "--out", out
+    ).line  # fmt: skip
+    write(two := tmp_path / "two.xyz", Atoms("P2", [[0, 0, 0], [0, 0, 1.9]]))
+    assert "a student needs at least 3" in cli(
+        "time-study", "--structure", two, "--teacher", "morse", "--schemes", "respa", "--out", out
+    ).line  # fmt: skip
+    assert "needs X-H bonds" in cli(
+        "time-study", "--structure", p4, "--teacher", "morse", "--schemes", "mollified", "--out", out
     ).line  # fmt: skip
     with pytest.raises(InputError, match="needs a predictor"):
         next(Jumps().ways("kstep"))
@@ -386,7 +445,7 @@ def test_the_folder_of_another_study_is_left_alone(
 
 def test_from_python(files: Path, tmp_path: Path) -> None:
     """The same without the command line, molecule by molecule."""
-    base = RunConfig("", "morse", timestep_fs=2.0, duration_ps=0.4, replicas=2, compile=False, friction_per_ps=5.0)
+    base = RunConfig("", "morse", timestep_fs=2.0, duration_ps=0.4, replicas=3, compile=False, friction_per_ps=5.0)
     study = TimeStudy(molecules([str(files / "P4.xyz")]), base, ways(["respa:2"]), "harmonic", warm_ps=0.1)
     ((name, folder),) = carry_out(study, tmp_path / "out")
     cells, notes = judge_folder(name, folder)

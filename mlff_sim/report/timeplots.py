@@ -22,7 +22,7 @@ SECTIONS = {
     ),
     "predicted": (
         "Break-even: predicted and measured",
-        "Left of the line a run is slower than its calls promised. Above 1 on both axes it pays, as predicted.",
+        "Below the diagonal a run is slower than its calls promised. Above 1 on both axes it pays, as predicted.",
     ),
 }
 """Title and caption of each section, in their order."""

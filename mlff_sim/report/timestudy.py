@@ -54,6 +54,8 @@ MEANS = (
 )
 EXTRAPOLATED = "whole run, s (extrapolated)"
 """The last column of `TIME` where only call times were taken."""
+RESOLVED = 0.5
+"""Relative standard error below which rates of sampling are ranked in words."""
 Part = tuple[tuple[str, ...], list[list[str]]]
 """A table: its header and its rows, cells of text."""
 
@@ -162,7 +164,7 @@ def conclusion(table: TimeTable) -> tuple[str, str]:
         )
     sound = [m for m in means if not m.failed and m.molecules == len(table.molecules)]
     said = []
-    if sampled := [m for m in sound if m.sampling]:
+    if sampled := [m for m in sound if m.sampling_stderr is not None and m.sampling_stderr < RESOLVED]:
         most = max(sampled, key=lambda m: m.sampling or 0.0)
         said.append(f"Most independent samples a second: {most.way}, {_gain(most)} times the teacher's.")
     wrong = [f"{m.way} ({len(m.failed)} of {m.molecules}: {', '.join(m.failed)})" for m in means if m.failed]
@@ -249,6 +251,8 @@ def _cell(c: Cell) -> dict[str, Any]:
         "model_s": c.model_s,
         "pays": p.pays if p else None,
         "came_true": c.came_true,
+        "investment_s": c.judged.speed.investment_s if c.judged.speed else None,
+        "break_even_ps": c.judged.speed.break_even_ps if c.judged.speed else None,
         "figures": {k: _figure(f) for k, f in c.figures.items()},
         "temperature_K": None
         if t is None

@@ -291,12 +291,13 @@ def _rate(run: Run, run_s: float) -> tuple[str, Rate | None]:
 
 def _model_s(run: Run, cycle: Cycle | None) -> float | None:
     wall = run.settings.get("wall_s") or {}
+    spent = wall.get("student") or wall.get("predictor")
     rows = np.flatnonzero(sound(run))
-    if cycle is None or run.time_ps is None or not wall.get("student") or not len(rows):
+    if cycle is None or run.time_ps is None or not spent or not len(rows):
         return None
     replica_ps = float(run.time_ps[rows[-1]]) * run.positions.shape[1]
     cycles = replica_ps * 1000 / (cycle.steps * float(run.settings["timestep_fs"]))
-    return float(wall["student"]) / cycles if cycles else None
+    return float(spent) / cycles if cycles else None
 
 
 def _mean(way: str, cells: Sequence[Cell], base: Mapping[str, Rate | None]) -> Mean:
