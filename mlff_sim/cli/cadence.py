@@ -79,7 +79,7 @@ def cadence(
     )
     writable_folder(out)
     from mlff_sim.report.cadence import HEADER, sentence, table, write_cadence
-    from mlff_sim.simulation.predictor import predict
+    from mlff_sim.simulation.forecast import predict
 
     with progress_bar("calls") as bar:
         found = predict(config, bar, timing=timing)

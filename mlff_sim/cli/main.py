@@ -20,6 +20,7 @@ from mlff_sim.cli.export import export
 from mlff_sim.cli.hybrid import hybrid
 from mlff_sim.cli.md import md
 from mlff_sim.cli.models import models
+from mlff_sim.cli.train_predictor import train_predictor
 from mlff_sim.cli.trial import VERBS
 from mlff_sim.cli.validate import validate
 from mlff_sim.errors import InputError, SimulationStopped
@@ -28,7 +29,8 @@ INTERRUPTED = 130
 CONTINUED = {
     **dict.fromkeys(("hybrid", "md"), "; the same command with --resume continues."),
     **dict.fromkeys(
-        ("distill", "demo", "certify", *(f"validate {t.__name__}" for t in VERBS)), "; the same command continues."
+        ("distill", "train-predictor", "demo", "certify", *(f"validate {t.__name__}" for t in VERBS)),
+        "; the same command continues.",
     ),
 }
 """What an interrupted verb can do, where it can."""
@@ -49,7 +51,7 @@ def _help(verb: Callable[..., int]) -> str:
     return "\n\n".join("\b\n" + p if p.startswith("  ") else p for p in paragraphs)
 
 
-for _verb in (distill, cadence, hybrid, md, certify, bench, export, models, demo):
+for _verb in (distill, train_predictor, cadence, hybrid, md, certify, bench, export, models, demo):
     app.command(help=_help(_verb))(_verb)
 
 _judge = typer.Typer(cls=ByDefault, rich_markup_mode=None, help=_help(validate))
