@@ -53,8 +53,8 @@ def read_structures(spec: str) -> list[Atoms]:
         file = Path(str(resources.files("mlff_sim") / "data" / "structures" / f"{path}.xyz"))
     if not file.is_file():
         raise InputError(
-            f"structure file '{path}' does not exist; give a file ASE can read, {SMILES} and a SMILES, or one of: "
-            f"{', '.join(SHIPPED)}."
+            f"structure file '{path}' does not exist; give a file ASE can read, one of: {', '.join(SHIPPED)}; or, for a "
+            f"molecule, '{SMILES}SMILES'."
         )
     if file.stat().st_size == 0:
         raise InputError(f"structure file '{path}' is empty.")
