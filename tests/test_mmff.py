@@ -197,6 +197,10 @@ MISTAKES: dict[str, tuple[Callable[[], Atoms], str]] = {
     "bonds": (lambda: molecule("NaCl"), "no bonds of ClNa with charge = 0 could be made out"),
     "wrong-charge": (with_info("CH4", charge=2), "no bonds of CH4 with charge = 2 could be made out"),
     "far": (lambda: Atoms("OH2", [[0, 0, 0], [0, 0, 4], [0, 4, 0]]), "no bonds of H2O with charge = 0"),
+    "ions": (
+        lambda: Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.3, 0.9, 3]]),
+        r"for \[H\+\]\.\[OH-\], as the bonds of the",
+    ),
     "type": (lambda: molecule("CO"), r"no types or parameters for \[C-\]#\[O\+\]"),
 }
 

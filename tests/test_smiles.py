@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlff_sim import smiles
 from mlff_sim.errors import InputError, MissingExtra
 from mlff_sim.forces import Array
 from mlff_sim.models.registry import load_model
@@ -37,6 +38,7 @@ def test_the_same_at_every_start() -> None:
     """Bit for bit, in another process and after others; and a copy, which may be changed."""
     code = "from mlff_sim import read_structure; print(read_structure('smiles:CC(C)CO').positions.tobytes().hex())"
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    smiles._embedded.cache_clear()
     read_structure("smiles:CCO")
     for _ in range(2):
         atoms = read_structure("smiles:CC(C)CO")
@@ -56,17 +58,17 @@ def test_it_is_a_minimum_and_the_lowest() -> None:
     assert np.abs(model(atoms.get_positions()).forces).max() < 1e-3
 
 
-@pytest.mark.parametrize(("smiles", "sign"), [("N[C@@H](C)C(=O)O", 1), ("N[C@H](C)C(=O)O", -1)])
-def test_stereocentres_are_as_written(smiles: str, sign: int) -> None:
+@pytest.mark.parametrize(("written", "sign"), [("N[C@@H](C)C(=O)O", 1), ("N[C@H](C)C(=O)O", -1)])
+def test_stereocentres_are_as_written(written: str, sign: int) -> None:
     """@@: seen from N the others, H, CH3 and COOH, come clockwise, which is a positive volume; @ is no frame number."""
-    atoms = read_structure(f"smiles:{smiles}")
+    atoms = read_structure(f"smiles:{written}")
     hydrogen = next(int(k) for k in np.flatnonzero(atoms.numbers == 1) if atoms.get_distance(1, k) < 1.2)
     assert handedness(atoms.positions, 1, hydrogen, 2, 3) == sign
 
 
-@pytest.mark.parametrize(("smiles", "angle"), [("F/C=C/F", 180), ("F/C=C\\F", 0)])
-def test_double_bonds_are_as_written(smiles: str, angle: float) -> None:
-    atoms = read_structure(f"smiles:{smiles}")
+@pytest.mark.parametrize(("written", "angle"), [("F/C=C/F", 180), ("F/C=C\\F", 0)])
+def test_double_bonds_are_as_written(written: str, angle: float) -> None:
+    atoms = read_structure(f"smiles:{written}")
     assert np.cos(np.radians(atoms.get_dihedral(0, 1, 2, 3))) == pytest.approx(np.cos(np.radians(angle)), abs=1e-3)
 
 
@@ -95,9 +97,9 @@ MISTAKES = {
 
 @pytest.mark.parametrize("case", MISTAKES)
 def test_mistakes_are_one_line(case: str, cli: Callable[..., Any], tmp_path: Path) -> None:
-    smiles, message = MISTAKES[case]
+    written, message = MISTAKES[case]
     words = ("md", "--model", "lj", "--ensemble", "nve", "--duration-ps", "0.1", "--out", tmp_path / "out")
-    done = cli(*words, "--structure", f"smiles:{smiles}")
+    done = cli(*words, "--structure", f"smiles:{written}")
     assert done.code == 2 and not (tmp_path / "out").exists()
     with pytest.raises(InputError, match=message):
         raise InputError(done.line)
