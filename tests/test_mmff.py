@@ -155,7 +155,7 @@ GROUPS = (
 @pytest.mark.parametrize("smiles", GROUPS)
 def test_bonds_and_types_are_those_of_the_smiles(smiles: str) -> None:
     """Read off the geometry, they give the energy that RDKit gives for the bonds the SMILES says."""
-    from rdkit import Chem
+    from rdkit import Chem, ForceField  # noqa: F401
     from rdkit.Chem import rdForceFieldHelpers
 
     atoms = from_smiles(smiles)

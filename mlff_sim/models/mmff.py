@@ -50,7 +50,7 @@ class MMFF:
             MissingExtra: RDKit is not installed.
         """
         try:
-            from rdkit import Chem, rdBase
+            from rdkit import Chem, ForceField, rdBase  # noqa: F401 - older releases return no field without ForceField
             from rdkit.Chem import rdForceFieldHelpers
         except ImportError as error:
             raise MissingExtra("the model 'mmff' (rdkit)", "mmff") from error
