@@ -17,6 +17,7 @@ FLOORS = {
     "units": 0,
     "errors": 0,
     "structure": 0,
+    "smiles": 0,
     "state": 0,
     "motion": 0,
     "forces": 0,
@@ -46,7 +47,7 @@ SIDEWAYS = {
 }
 """Between rooms of one floor: the run loop uses the integrators and the run folder, models use what makes them fast;
 never the other way round."""
-GROUND = {"units", "errors", "structure", "state", "motion", "forces", "progress", "limits", "cost"}
+GROUND = {"units", "errors", "structure", "smiles", "state", "motion", "forces", "progress", "limits", "cost"}
 """Files of the lowest floor share it and may import each other; Python itself refuses circles among them."""
 
 

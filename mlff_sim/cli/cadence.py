@@ -15,7 +15,10 @@ from mlff_sim.cli.console import out as console
 
 def cadence(
     structure: Annotated[
-        str, typer.Option("--structure", metavar="FILE[@INDEX]", help="A file ASE reads, or 'aspirin', 'ethanol'.")
+        str,
+        typer.Option(
+            "--structure", metavar="FILE[@INDEX]", help="A file ASE reads, 'smiles:CC(C)CO', or 'aspirin', 'ethanol'."
+        ),
     ],
     teacher: Annotated[
         str, typer.Option("--teacher", metavar="NAME", help="The model whose physics you want; see mlff-sim models.")
