@@ -90,7 +90,9 @@ def check_lessons(lessons: Sequence[Lesson], times_fs: Sequence[float], rollout:
         raise InputError("no trajectories to learn from; give folders of runs, or files with momenta.")
     for lesson in lessons:
         if len(lesson.numbers) < LEAST_ATOMS:
-            raise InputError(f"'{lesson.name}' has {len(lesson.numbers)} atoms; a predictor is for {LEAST_ATOMS} or more.")
+            raise InputError(
+                f"'{lesson.name}' has {len(lesson.numbers)} atoms; a predictor is for {LEAST_ATOMS} or more."
+            )
         if not (np.isfinite(lesson.positions).all() and np.isfinite(lesson.momenta).all()):
             raise InputError(f"'{lesson.name}' holds numbers that are not finite.")
         lag = max(lesson.lag(t) for t in times_fs)
