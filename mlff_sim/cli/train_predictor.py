@@ -78,8 +78,8 @@ def train_predictor(
         raise InputError(f"--out {out} is a folder; give a file.")
     if out.exists():
         raise InputError(f"--out {out} exists; give another name, or delete it.")
+    from mlff_sim.lessons import read_lessons
     from mlff_sim.predictors.file import needs_geometric
-    from mlff_sim.trajectory.lessons import read_lessons
 
     needs_geometric()
     from mlff_sim.predictors.network import Architecture

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlff_sim.distill.soap import SOAP
 from mlff_sim.errors import InputError
 from mlff_sim.predictors.file import save_predictor
 from mlff_sim.predictors.lesson import SHAKEN_A, Lesson, check_lessons
 from mlff_sim.predictors.network import ARCHITECTURES, Architecture, Molecule, PredictorNet, advanced
 from mlff_sim.predictors.scores import Score
 from mlff_sim.progress import Progress, Silent
+from mlff_sim.soap import SOAP
 from mlff_sim.units import FS
 
 PAIRS = 3600

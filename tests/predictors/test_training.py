@@ -15,13 +15,13 @@ from ase import Atoms
 from ase.io import write
 
 from mlff_sim.errors import InputError
+from mlff_sim.lessons import read_lessons
 from mlff_sim.predictors.file import load_network, read_predictor
 from mlff_sim.predictors.lesson import Lesson
 from mlff_sim.predictors.network import Architecture, Molecule
 from mlff_sim.predictors.scores import Score
 from mlff_sim.predictors.training import Trainer, TrainingConfig, save_trained
 from mlff_sim.simulation import RunConfig, run
-from mlff_sim.trajectory.lessons import read_lessons
 
 SMALL = TrainingConfig(Architecture("egnn", 16, 4, 2, 2), (10, 20), updates=40, rollout=2, seed=1)
 
