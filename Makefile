@@ -36,7 +36,7 @@ $(VENV)/.installed-demo: $(PINS) | $(VENV)/bin/python
 
 $(VENV)/.installed-test: $(PINS) | $(VENV)/bin/python
 	@echo "Installing into $(VENV) with everything the tests and checks need; this takes some minutes the first time."
-	@$(INSTALL) --editable '.[xtb,mace,torchforce,openmm-ml,chgnet,dft,dev]'
+	@$(INSTALL) --editable '.[xtb,mace,torchforce,openmm-ml,chgnet,dft,mmff,predictor,dev]'
 	@touch $@ $(VENV)/.installed-demo
 
 # From an environment that has all extras, in the versions one wants to test with from now on.

@@ -25,7 +25,7 @@ from mlff_sim.errors import SimulationStopped
 from mlff_sim.report.cadence import write_cadence
 from mlff_sim.runfolder import read_run
 from mlff_sim.simulation.cadence import CadenceConfig
-from mlff_sim.simulation.predictor import predict
+from mlff_sim.simulation.forecast import predict
 from mlff_sim.state import temperature_by_group
 from mlff_sim.units import MEV
 

@@ -15,7 +15,7 @@ which is above 1 where the model calls cost less than S t_b - e t_e: with f = e 
 | hybrid Monte Carlo, trajectories of K student steps | K | 1 | K |
 | the same, M outer steps of RESPA each | M K | M | M K |
 | a predictor that jumps S steps, f S of them repeated by the teacher | S | f S | 1 |
-| the same, the teacher's steps counted as time as well | (1 + f) S | f S | 1 |
+| the same, the teacher's steps counted as time as well, with the energy on landing | (1 + f) S | f S + 1 | 1 |
 
 Hybrid Monte Carlo has no time: what its steps are worth is in its effective samples, not here.
 """
@@ -37,10 +37,9 @@ def _inner(s: Settings) -> tuple[float, float, float]:
 
 
 def _jump(s: Settings) -> tuple[float, float, float]:
-    """A jump of S steps, and f S of the teacher's that are time as well."""
-    jump = float(s["k_steps"]) * float(s["save_interval"])
-    corrected = float(s["corrector_fraction"]) * jump
-    return jump + corrected, corrected, 1.0
+    """A jump of S steps, and N = f S of the teacher's that are time as well; one call more is for the energy on landing."""
+    jump, corrected = float(s["k_steps"]) * float(s["save_interval"]), float(s["corrector_steps"])
+    return jump + corrected, corrected + 1.0, 1.0
 
 
 def _mollified(s: Settings) -> tuple[float, float, float]:

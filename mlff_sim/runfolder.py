@@ -44,6 +44,7 @@ ROWS = (
     "conserved",
     "residual_mae",
     "accepted",
+    "fallbacks",
     "positions",
     "momenta",
 )
@@ -64,6 +65,7 @@ class RunData:
         residual_mae: eV/A, mean |teacher - student| over components since the previous row, shape (rows, R), of the
             middle model where there is one in between; None in plain runs.
         accepted: proposals accepted since the previous row, shape (rows, R); None where nothing is proposed.
+        fallbacks: draws of a predictor that were dropped since the previous row, shape (rows, R); None where nothing is drawn.
         positions: A, shape (rows, R, n, 3).
         momenta: (eV u)^1/2, shape (rows, R, n, 3); those of the scheme, which with bounded velocities are not m v.
         wall: wall-clock figures by name.
@@ -78,6 +80,7 @@ class RunData:
     conserved: Array
     residual_mae: Array | None
     accepted: Array | None
+    fallbacks: Array | None
     positions: Array
     momenta: Array
     wall: dict[str, Array]

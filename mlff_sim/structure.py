@@ -25,24 +25,36 @@ MIN_VOLUME_A3 = 0.1
 SHIPPED = ("aspirin", "ethanol")
 """Names of the structures that come with the package, usable wherever a structure file is."""
 
+SMILES = "smiles:"
+"""What stands before a SMILES where a structure file could be."""
+
 
 def read_structures(spec: str) -> list[Atoms]:
-    """Read `FILE` or `FILE@INDEX` with ASE, check every frame and return them.
+    """Read `FILE` or `FILE@INDEX` with ASE, or make `smiles:SMILES`, check every frame and return them.
 
     Args:
         spec: a path in any format ASE reads, or one of the shipped names ("aspirin", "ethanol"), optionally
             followed by `@` and a frame number or slice (`@0`, `@-1`, `@0:5`). Without one: the first frame.
+            Or `smiles:` and a SMILES, see `mlff_sim.smiles`: one frame, made with RDKit.
 
     Raises:
-        InputError: missing, empty or unreadable file, no such frame, NaN positions, coinciding atoms.
+        InputError: missing, empty or unreadable file, no such frame, NaN positions, coinciding atoms, a SMILES that
+            makes no molecule.
     """
+    if spec.startswith(SMILES):
+        from mlff_sim.smiles import from_smiles
+
+        made = from_smiles(spec.removeprefix(SMILES))
+        check_structure(made, spec)
+        return [made]
     path, _, index = spec.partition("@")
     file = Path(path)
     if path in SHIPPED and not file.exists():
         file = Path(str(resources.files("mlff_sim") / "data" / "structures" / f"{path}.xyz"))
     if not file.is_file():
         raise InputError(
-            f"structure file '{path}' does not exist; give a file ASE can read or one of: {', '.join(SHIPPED)}."
+            f"structure file '{path}' does not exist; give a file ASE can read, one of: {', '.join(SHIPPED)}; or, for a "
+            f"molecule, '{SMILES}SMILES'."
         )
     if file.stat().st_size == 0:
         raise InputError(f"structure file '{path}' is empty.")

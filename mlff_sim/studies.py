@@ -98,7 +98,7 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
     outer = None
     for name, config in study.runs.items():
         settled = replace(config, structure=starts)
-        if outer is not None and settled.student is None and settled.scheme == "respa":
+        if outer is not None and settled.plain:
             # Frames as far apart as those of the fast run, so that spectra of the two fold alike.
             settled = replace(settled, every=max(1, round(outer / settled.timestep_fs)))
         with suppress(SimulationStopped):
@@ -166,6 +166,8 @@ def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress, aim
         from ase import Atoms
         from ase.io import write
 
+        from mlff_sim.structure import charge_and_spin, read_structures
+
         warm = _warm_up(config, warm_ps)
         with suppress(SimulationStopped):
             Run(warm, root / STARTS, resume=True, progress=Named(progress, "warm-up")).run()
@@ -177,9 +179,12 @@ def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress, aim
         state = State(found.positions[-1], at_rest(found.momenta[-1], masses))
         if aim:
             state = _aimed(config, state, masses, found.potential_energy[-1])
+        charge, spin = charge_and_spin(read_structures(config.structure)[0])
         images = []
         for x, p in zip(state.positions, state.momenta, strict=True):
-            image = Atoms(found.settings["structure"]["numbers"], x, masses=masses)
+            image = Atoms(
+                found.settings["structure"]["numbers"], x, masses=masses, info={"charge": charge, "spin": spin}
+            )
             image.set_momenta(p)
             images.append(image)
         temporary = path.with_suffix(".tmp")

@@ -22,7 +22,7 @@ from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.progress import Named, Progress, Silent
 from mlff_sim.runfolder import write_json
 from mlff_sim.simulation import Run, RunConfig
-from mlff_sim.simulation.config import SCHEMES as KNOWN
+from mlff_sim.simulation.config import corrections_from_fraction
 from mlff_sim.structure import SHIPPED, covalent_bonds, read_structures
 
 QUESTION, FORMAT, FILE = "time", "mlff-sim-time-study", "time-study.json"
@@ -81,7 +81,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Jumps:
+class MacroSteps:
     """What the ways with a predictor differ in.
 
     Attributes:
@@ -112,16 +112,16 @@ class Jumps:
                 raise InputError(f"{s} macro steps are no multiple of the save interval of {self.save_interval} steps.")
             for f in self.fractions:
                 settings = {**SCHEMES[scheme].settings, "predictor": self.predictor, "k_steps": k}
-                settings |= {"save_interval": self.save_interval, "corrector_fraction": f}
+                settings |= {"save_interval": self.save_interval, "corrector_steps": corrections_from_fraction(f, s)}
                 yield Way(f"{scheme}-{s}-{f:g}", settings, SCHEMES[scheme].needs)
 
 
-def ways(words: Sequence[str], jumps: Jumps | None = None) -> tuple[Way, ...]:
+def ways(words: Sequence[str], macro: MacroSteps | None = None) -> tuple[Way, ...]:
     """From names of schemes to what is run, the teacher alone first, whether or not it is named.
 
     Args:
         words: names of `SCHEMES`, of those of two models perhaps with their inner steps: "respa:8", "ghmc:auto".
-        jumps: of the schemes with a predictor.
+        macro: of the schemes with a predictor.
 
     Raises:
         InputError: an unknown scheme, steps that are no number, one way twice, or nothing to compare with the teacher.
@@ -136,10 +136,8 @@ def ways(words: Sequence[str], jumps: Jumps | None = None) -> tuple[Way, ...]:
         scheme = SCHEMES[name]
         if colon and scheme.k_steps is None:
             raise InputError(f"scheme '{word.strip()}' takes no steps after a colon; write '{name}'.")
-        if scheme.settings.get("scheme", "respa") not in KNOWN:
-            raise InputError(f"scheme '{name}' is not in this version; choose some of: {', '.join(KNOWN)}.")
         if scheme.needs == "predictor":
-            found += (jumps or Jumps()).ways(name)
+            found += (macro or MacroSteps()).ways(name)
         elif scheme.needs == "student":
             k = scheme.k_steps if not colon else "auto" if steps == "auto" else _whole(steps, word)
             more = {"equilibrate_ps": TUNING_PS} if (name, k) == ("ghmc", "auto") else {}

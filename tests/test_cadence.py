@@ -18,7 +18,7 @@ from ase import Atoms
 from mlff_sim.errors import InputError
 from mlff_sim.models.analytic import Harmonic, bonded
 from mlff_sim.simulation.cadence import CadenceConfig, Estimate, Mode, Step, longest, windows
-from mlff_sim.simulation.predictor import Predictor
+from mlff_sim.simulation.forecast import Forecast
 from mlff_sim.units import CM1, FS
 
 QUICK = CadenceConfig("ethanol", "harmonic", "morse", teacher_calls=1)
@@ -28,7 +28,7 @@ def softer_bonds(ethanol: Atoms, **settings: Any) -> Any:
     """Harmonic bonds corrected by harmonic bonds 1 % stiffer: everything about it can be worked out by hand."""
     teacher, student = bonded(Harmonic, ethanol), bonded(Harmonic, ethanol)
     teacher.k, student.k = 30.0, 30.0 / 1.01
-    return Predictor(replace(QUICK, **settings), ethanol, teacher, student).cadence(timing=False)
+    return Forecast(replace(QUICK, **settings), ethanol, teacher, student).cadence(timing=False)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def certificate(ethanol: Atoms) -> Any:
 def _short() -> Iterator[None]:
     """The start is the minimum of harmonic bonds; a fifth of a picosecond at 5/ps warms it enough for these tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mlff_sim.simulation.predictor.WARM_UP_PS", 0.2)
+        patch.setattr("mlff_sim.simulation.forecast.WARM_UP_PS", 0.2)
         yield
 
 
@@ -187,7 +187,7 @@ def test_auto_runs_at_what_is_predicted_and_resumes_exactly(tmp_path: Path, monk
     whole = read_run(run(config, tmp_path / "whole"))
     k = whole.settings["k_steps"]
     asked = replace(QUICK, student="morse", schemes=("respa",), friction_per_ps=20.0)
-    from mlff_sim.simulation.predictor import predict
+    from mlff_sim.simulation.forecast import predict
 
     assert k == predict(asked, timing=False).outlooks[0].nvt == whole.settings["cadence"]["predicted"]["k"]
     assert whole.settings["outer_step_fs"] == k / 2 and whole.settings["config"]["k_steps"] == "auto"
@@ -207,7 +207,7 @@ def test_auto_runs_at_what_is_predicted_and_resumes_exactly(tmp_path: Path, monk
     with pytest.raises(Killed):
         run(config, tmp_path / "cut")
     monkeypatch.setattr(RunWriter, "segment", written)
-    monkeypatch.setattr("mlff_sim.simulation.predictor.Predictor.cadence", lambda *_: pytest.fail("predicted again"))
+    monkeypatch.setattr("mlff_sim.simulation.forecast.Forecast.cadence", lambda *_: pytest.fail("predicted again"))
     cut = read_run(run(config, tmp_path / "cut", resume=True))
     assert np.array_equal(cut.positions, whole.positions) and np.array_equal(cut.conserved, whole.conserved)
     assert read_settings(tmp_path / "cut")["cadence"] == whole.settings["cadence"]

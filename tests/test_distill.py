@@ -169,6 +169,18 @@ def test_sampling_stays_where_there_are_labels(ethanol: Atoms, make_student: Cal
     assert (new[:, bonds] < 1.25 * seen[:, bonds].max(axis=0)).all()
 
 
+def test_sampling_ends_with_its_time(ethanol: Atoms, make_student: Callable[..., Any]) -> None:
+    """With a teacher that costs less than its student, the frames and not the labels would exceed the budget."""
+    from mlff_sim.distill.sampling import student_frames
+
+    known = thermal_frames(ethanol, load_model("harmonic", ethanol))
+    network, masses, rng = make_student(ethanol).network, ethanol.get_masses(), np.random.default_rng(0)
+    ask = {"temperatures_K": (300, 500), "count": 256, "replicas": 64, "stride": 5, "rng": rng}
+    for limit_s, count in ((0.0, 64), (60.0, 256)):
+        frames = student_frames(network, known, masses, ethanol.numbers, limit_s=limit_s, **ask)
+        assert len(frames) == count
+
+
 # Labels.
 
 

@@ -22,6 +22,7 @@ EPS = np.finfo(np.float64).eps
 SYSTEMS = {
     "verlet-harmonic": (verlet("teacher"), "harmonic", "harmonic"),
     "verlet-morse": (verlet("teacher"), "morse", "harmonic"),
+    "verlet-mmff": (verlet("teacher"), "mmff", "harmonic"),
     "respa-2": (respa("residual", verlet("student"), 2), "morse", "harmonic"),
     "respa-3": (respa("residual", verlet("student"), 3), "morse", "harmonic"),
 }

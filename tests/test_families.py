@@ -73,6 +73,7 @@ CASES: dict[str, Callable[[Path, Path, Atoms], list[Case]]] = {
     "gfn1-xtb": lambda tmp, student, shipped: [Case("gfn1-xtb", ethanol())],
     # A molecule of which the quadrature's orientation does not show: that of water turns the forces by 0.2 meV/A.
     "dft": lambda tmp, student, shipped: [Case("dft:b3lyp/sto-3g", strained(molecule("H2")))],
+    "mmff": lambda tmp, student, shipped: [Case("mmff", ethanol(), permutation=False)],
     "harmonic": lambda tmp, student, shipped: [Case("harmonic", shipped, permutation=False)],
     "morse": lambda tmp, student, shipped: [Case("morse", shipped, permutation=False)],
     "lj": lambda tmp, student, shipped: [Case("lj", strained(argon()))],
@@ -91,7 +92,7 @@ CASES: dict[str, Callable[[Path, Path, Atoms], list[Case]]] = {
     "torchscript": lambda tmp, student, shipped: [exported(tmp, ethanol()), exported(tmp, water())],
     "chgnet": lambda tmp, student, shipped: [Case("chgnet", rock_salt(), dtype="float32")],
 }
-MOLECULES_ONLY = {"gfn2-xtb", "gfn1-xtb", "dft", "harmonic", "morse", "lj", "student"}
+MOLECULES_ONLY = {"gfn2-xtb", "gfn1-xtb", "dft", "mmff", "harmonic", "morse", "lj", "student"}
 
 
 @pytest.mark.filterwarnings("ignore")  # e3nn, MACE and pymatgen warn when they are imported

@@ -17,6 +17,7 @@ FLOORS = {
     "units": 0,
     "errors": 0,
     "structure": 0,
+    "smiles": 0,
     "state": 0,
     "motion": 0,
     "forces": 0,
@@ -26,12 +27,15 @@ FLOORS = {
     "acceleration": 1,
     "neighbors": 1,
     "models": 1,
+    "soap": 1,
     "distill": 2,
+    "predictors": 2,
     "integrators": 3,
     "runfolder": 3,
     "trajectory": 3,
     "simulation": 3,
     "benchmark": 4,
+    "lessons": 4,
     "studies": 4,
     "timestudy": 4,
     "validation": 4,
@@ -48,7 +52,7 @@ SIDEWAYS = {
 }
 """Between rooms of one floor: the run loop uses the integrators and the run folder, models use what makes them fast, a study
 of many molecules is made of studies; never the other way round."""
-GROUND = {"units", "errors", "structure", "state", "motion", "forces", "progress", "limits", "cost"}
+GROUND = {"units", "errors", "structure", "smiles", "state", "motion", "forces", "progress", "limits", "cost"}
 """Files of the lowest floor share it and may import each other; Python itself refuses circles among them."""
 
 

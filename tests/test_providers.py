@@ -200,7 +200,16 @@ def test_an_unknown_name_lists_the_known_ones(ethanol: Atoms) -> None:
     with pytest.raises(InputError) as error:
         load_model("gfn3-xtb", ethanol)
     assert "unknown model 'gfn3-xtb'" in str(error.value)
-    for known in ("gfn1-xtb", "gfn2-xtb", "ase:package.module:factory", "student:FILE", "lj", "harmonic", "morse"):
+    for known in (
+        "gfn1-xtb",
+        "gfn2-xtb",
+        "mmff",
+        "ase:package.module:factory",
+        "student:FILE",
+        "lj",
+        "harmonic",
+        "morse",
+    ):
         assert known in str(error.value)
 
 

@@ -248,6 +248,14 @@ def test_an_unfinished_study_is_not_judged(cli: Callable[..., Any], tmp_path: Pa
     assert result.code == 2 and "unfinished study without its half; give the same command again" in result.line
 
 
+def test_a_warm_up_keeps_charge_and_spin(tmp_path: Path) -> None:
+    """An anion is one after it, too: uncharged, it would have an unpaired electron, which the model refuses."""
+    config = RunConfig("smiles:CC(=O)[O-]", "mmff", duration_ps=0.01, replicas=2, compile=False)
+    carry_out(trial("nve", config, 0.01), tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "nve" / "run.json").read_text())
+    assert settings["status"] == "finished" and settings["models"]["model"]["charge"] == -1
+
+
 def test_a_warm_up_that_breaks_is_no_start(cli: Callable[..., Any], tmp_path: Path) -> None:
     """At 9000 K nothing holds; the second time it is told as the first, and no start is taken from the wreck."""
     out = tmp_path / "out"

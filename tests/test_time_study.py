@@ -26,7 +26,7 @@ from mlff_sim.cost import CYCLES, allowed_student_time, predicted_speedup
 from mlff_sim.errors import InputError
 from mlff_sim.runfolder import read_run
 from mlff_sim.simulation import RunConfig
-from mlff_sim.timestudy import Jumps, TimeStudy, carry_out, molecules, ways
+from mlff_sim.timestudy import MacroSteps, TimeStudy, carry_out, molecules, ways
 from mlff_sim.validation.timestudy import judge_folder
 
 SCHEMA = json.loads(resources.files("mlff_sim.report").joinpath("timestudy.schema.json").read_text())
@@ -258,7 +258,7 @@ def test_call_times_alone(files: Path, cli: Callable[..., Any], tmp_path: Path) 
         ({"scheme": "mollified", "k_steps": 12}, (12, 1, 13)),
         ({"scheme": "ghmc", "k_steps": 200, "proposal_steps": None}, (200, 1, 200)),
         ({"scheme": "ghmc", "k_steps": 8, "proposal_steps": 5}, (40, 5, 40)),
-        ({"scheme": "kstep", "k_steps": 4, "save_interval": 50, "corrector_fraction": 0.05}, (210, 10, 1)),
+        ({"scheme": "kstep", "k_steps": 4, "save_interval": 50, "corrector_steps": 10}, (210, 11, 1)),
     ],
 )
 def test_cycles_are_those_of_the_table_of_costs(settings: dict[str, Any], cycle: tuple[float, float, float]) -> None:
@@ -366,9 +366,12 @@ def test_the_teacher_alone_comes_first_in_any_case() -> None:
 def test_jumps_are_a_way_for_each_number(tmp_path: Path) -> None:
     file = tmp_path / "p.safetensors"
     file.write_text("")
-    found = list(Jumps(str(file), (200, 400), (0.025, 0.1)).ways("kstep"))
+    found = list(MacroSteps(str(file), (200, 400), (0.025, 0.1)).ways("kstep"))
     assert [w.name for w in found] == ["kstep-200-0.025", "kstep-200-0.1", "kstep-400-0.025", "kstep-400-0.1"]
-    assert found[3].settings["k_steps"] * found[3].settings["save_interval"] == 400
+    last = found[3].settings
+    assert last["k_steps"] * last["save_interval"] == 400 and last["corrector_steps"] == 40
+    with pytest.raises(InputError, match="no whole number of at least 1; the nearest that is"):
+        list(MacroSteps(str(file), (200,), (0.001,)).ways("kstep"))
 
 
 @pytest.mark.parametrize(
@@ -393,7 +396,7 @@ def test_jumps_are_a_way_for_each_number(tmp_path: Path) -> None:
         (("--macro-steps", "1.5"), r"--macro-steps '1.5'"),
         (("--teacher", "no-such"), r"unknown model 'no-such'"),
         (("--schemes", "mollified"), r"needs X-H bonds"),
-        (("--schemes", "kstep"), r"needs a predictor|not in this version"),
+        (("--schemes", "kstep"), r"needs a predictor"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -421,11 +424,11 @@ def test_no_molecule_no_student_no_predictor(files: Path, cli: Callable[..., Any
         "time-study", "--structure", p4, "--teacher", "morse", "--schemes", "mollified", "--out", out
     ).line  # fmt: skip
     with pytest.raises(InputError, match="needs a predictor"):
-        next(Jumps().ways("kstep"))
+        next(MacroSteps().ways("kstep"))
     with pytest.raises(InputError, match="is no file"):
-        next(Jumps("no-such").ways("kstep"))
+        next(MacroSteps("no-such").ways("kstep"))
     with pytest.raises(InputError, match="no multiple"):
-        next(Jumps(str(p4), (120,)).ways("kstep"))
+        next(MacroSteps(str(p4), (120,)).ways("kstep"))
     assert not out.exists()
 
 

@@ -16,7 +16,10 @@ from mlff_sim.errors import InputError
 def bench(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A torch model by name; see mlff-sim models.")],
     structure: Annotated[
-        str, typer.Argument(metavar="STRUCTURE", help="A file in any format ASE reads, or 'aspirin', 'ethanol'.")
+        str,
+        typer.Argument(
+            metavar="STRUCTURE", help="A file in any format ASE reads, 'smiles:CC(C)CO', or 'aspirin', 'ethanol'."
+        ),
     ],
     batch: Annotated[str, typer.Option("--batch", metavar="N[,N...]", help="Structures in a call.")] = "1,4,8,16",
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where.")] = "auto",

@@ -15,7 +15,10 @@ from mlff_sim.cli.console import out as console
 
 def cadence(
     structure: Annotated[
-        str, typer.Option("--structure", metavar="FILE[@INDEX]", help="A file ASE reads, or 'aspirin', 'ethanol'.")
+        str,
+        typer.Option(
+            "--structure", metavar="FILE[@INDEX]", help="A file ASE reads, 'smiles:CC(C)CO', or 'aspirin', 'ethanol'."
+        ),
     ],
     teacher: Annotated[
         str, typer.Option("--teacher", metavar="NAME", help="The model whose physics you want; see mlff-sim models.")
@@ -79,7 +82,7 @@ def cadence(
     )
     writable_folder(out)
     from mlff_sim.report.cadence import HEADER, sentence, table, write_cadence
-    from mlff_sim.simulation.predictor import predict
+    from mlff_sim.simulation.forecast import predict
 
     with progress_bar("calls") as bar:
         found = predict(config, bar, timing=timing)

@@ -21,7 +21,7 @@ def export(
         typer.Option(
             "--structure",
             metavar="FILE",
-            help="Atoms in the model's order: any format ASE reads, 'aspirin', 'ethanol'.",
+            help="Atoms in the model's order: any format ASE reads, 'smiles:CC(C)CO', 'aspirin', 'ethanol'.",
         ),
     ],
     dtype: Annotated[

@@ -9,6 +9,7 @@ import typer
 from mlff_sim.cli import options as o
 from mlff_sim.errors import InputError
 from mlff_sim.simulation import RunConfig, k_from_fraction, k_from_steps, k_from_text
+from mlff_sim.simulation.config import corrections_from_fraction
 
 
 def hybrid(
@@ -16,11 +17,11 @@ def hybrid(
     teacher: Annotated[
         str, typer.Option("--teacher", metavar="NAME", help="The model whose physics you want; see mlff-sim models.")
     ],
-    student: Annotated[
-        str,
-        typer.Option("--student", metavar="FILE", help="Student file, 'aspirin-gfn2' (shipped), or any model name."),
-    ],
     out: o.Out,
+    student: Annotated[
+        str | None,
+        typer.Option("--student", metavar="FILE", help="Student file, 'aspirin-gfn2' (shipped), or any model name."),
+    ] = None,
     ensemble: o.Ensemble = "nvt",
     timestep_fs: o.TimestepFs = 0.5,
     k_steps: Annotated[
@@ -29,15 +30,32 @@ def hybrid(
             "--k-steps",
             metavar="K|auto",
             help="Inner student steps per teacher call; 'auto' predicts what holds (see mlff-sim cadence; up to "
-            "10,000 teacher calls), or for ghmc tries out what is best in the warm-up.",
+            "10,000 teacher calls), or for ghmc tries out what is best in the warm-up. kstep: save intervals in a macro-step.",
         ),
     ] = None,
     corrector_fraction: Annotated[
-        float | None, typer.Option("--corrector-fraction", metavar="F", help="Teacher calls per inner step, 1/K.")
+        float | None,
+        typer.Option(
+            "--corrector-fraction",
+            metavar="F",
+            help="Teacher calls per inner step, 1/K. kstep: corrector steps per step jumped.",
+        ),
     ] = None,
     corrector_steps: Annotated[
-        int | None, typer.Option("--corrector-steps", metavar="N", help="Teacher calls in the whole run.")
+        int | None,
+        typer.Option(
+            "--corrector-steps",
+            metavar="N",
+            help="Teacher calls in the whole run. kstep: teacher steps after each macro-step.",
+        ),
     ] = None,
+    predictor: Annotated[
+        str | None,
+        typer.Option("--predictor", metavar="FILE", help="kstep: what jumps; see mlff-sim train-predictor."),
+    ] = None,
+    save_interval: Annotated[
+        int, typer.Option("--save-interval", metavar="M", help="kstep: baseline steps that --k-steps counts.")
+    ] = 50,
     duration_ps: o.DurationPs = 10.0,
     temperature_K: o.TemperatureK = 300.0,
     friction_per_ps: o.FrictionPerPs = None,
@@ -52,10 +70,11 @@ def hybrid(
         str,
         typer.Option(
             "--scheme",
-            metavar="respa|mollified|ghmc|sinr|regulated",
+            metavar="respa|mollified|ghmc|sinr|regulated|kstep",
             help="How the teacher corrects: at every atom; with X-H stretches left to the student (longer steps); or by "
             "accepting trajectories of K student steps, which samples its ensemble exactly and has no time; or with "
-            "bounded velocities (sinr, regulated), which resonate with nothing and have no time either.",
+            "bounded velocities (sinr, regulated), which resonate with nothing and have no time either; or after jumps of "
+            "a learned predictor (kstep), whose time is approximate.",
         ),
     ] = "respa",
     middle: Annotated[
@@ -94,28 +113,17 @@ def hybrid(
 
       mlff-sim hybrid --structure aspirin --teacher gfn2-xtb --student aspirin-gfn2 \
         --ensemble nvt --k-steps 12 --duration-ps 20 --friction-per-ps 5 --out runs/aspirin
+
+    With a predictor that jumps 100 fs, and the teacher for 5 fs after each jump:
+
+      mlff-sim hybrid --scheme kstep --structure ethanol --teacher gfn2-xtb --predictor egnn.predictor \
+        --k-steps 4 --save-interval 50 --corrector-fraction 0.05 --duration-ps 50 --out runs/kstep
     """
-    given = [
-        n
-        for n, v in (
-            ("--k-steps", k_steps),
-            ("--corrector-fraction", corrector_fraction),
-            ("--corrector-steps", corrector_steps),
-        )
-        if v is not None
-    ]
-    if len(given) != 1:
-        raise InputError(
-            f"give exactly one of --k-steps, --corrector-fraction, --corrector-steps; got {' and '.join(given) or 'none'}."
-        )
-    k: int | str
-    if corrector_fraction is not None:
-        k = k_from_fraction(corrector_fraction)
-    elif corrector_steps is not None:
-        k = k_from_steps(corrector_steps, duration_ps, timestep_fs)
-    else:
-        assert k_steps is not None
-        k = k_from_text(k_steps)
+    k, corrections = _cadence(
+        scheme, k_steps, corrector_fraction, corrector_steps, save_interval, duration_ps, timestep_fs
+    )
+    if student is None and scheme != "kstep":
+        raise InputError(f"scheme '{scheme}' needs a student: give --student, or mlff-sim md for the teacher alone.")
     friction, by_element = o.friction(friction_per_ps)
     config = RunConfig(
         structure=structure,
@@ -137,6 +145,9 @@ def hybrid(
         middle=middle,
         middle_steps=middle_steps,
         proposal_steps=proposal_steps,
+        predictor=predictor,
+        save_interval=save_interval,
+        corrector_steps=corrections,
         compile=compile,
         compile_teacher=compile_teacher,
         integrator=integrator,
@@ -149,3 +160,35 @@ def hybrid(
         on_residual=on_residual,
     )
     return o.carry_out(config, out, resume)
+
+
+def _cadence(
+    scheme: str,
+    k_steps: str | None,
+    fraction: float | None,
+    steps: int | None,
+    save_interval: int,
+    duration_ps: float,
+    timestep_fs: float,
+) -> tuple[int | str, int | None]:
+    """K, and of kstep the steps of the corrector, from the options that say it in one of several ways."""
+    ways = {"--k-steps": k_steps, "--corrector-fraction": fraction, "--corrector-steps": steps}
+    given = [name for name, value in ways.items() if value is not None]
+    if scheme == "kstep":
+        if k_steps is None or len(given) != 2:
+            raise InputError(
+                "scheme 'kstep' wants --k-steps (save intervals in a macro-step) and one of --corrector-fraction, --corrector-steps; "
+                f"got {' and '.join(given) or 'none'}."
+            )
+        k = k_from_text(k_steps)
+        if fraction is None or not isinstance(k, int) or k < 1 or save_interval < 1:
+            return k, steps
+        return k, corrections_from_fraction(fraction, k * save_interval)
+    if len(given) != 1:
+        raise InputError(f"give exactly one of {', '.join(ways)}; got {' and '.join(given) or 'none'}.")
+    if fraction is not None:
+        return k_from_fraction(fraction), None
+    if steps is not None:
+        return k_from_steps(steps, duration_ps, timestep_fs), None
+    assert k_steps is not None
+    return k_from_text(k_steps), None

@@ -20,7 +20,7 @@ Structure = Annotated[
     typer.Option(
         "--structure",
         metavar="FILE[@INDEX]",
-        help="Structure in any format ASE reads, or 'aspirin', 'ethanol'. Velocities in it are kept. A slice (@0:5) gives a frame to each replica.",
+        help="A file in any format ASE reads, 'smiles:CC(C)CO', 'aspirin', 'ethanol'. Velocities in it are kept. A slice (@0:5) gives a frame to each replica.",
     ),
 ]
 Ensemble = Annotated[

@@ -112,14 +112,14 @@ def time_study(
         --schemes respa:8,ghmc:200 --duration-ps 1000 --out runs/time-dft
     """
     from mlff_sim.report.timestudy import write_time_study
-    from mlff_sim.timestudy import TEACHER, Jumps, TimeStudy, carry_out, ways
+    from mlff_sim.timestudy import TEACHER, MacroSteps, TimeStudy, carry_out, ways
     from mlff_sim.timestudy import molecules as named
     from mlff_sim.validation.timestudy import TimeTable, judge_folder
 
     writable_folder(out)
     o.check_drift_limit(drift_limit)
     friction, by_element = o.friction(friction_per_ps)
-    jumps = Jumps(
+    macro = MacroSteps(
         predictor,
         tuple(_numbers(macro_steps, "--macro-steps", int)),
         tuple(_numbers(corrector_fraction, "--corrector-fraction", float)),
@@ -143,7 +143,7 @@ def time_study(
     study = TimeStudy(
         named(structure or [], molecules),
         base,
-        ways(schemes.split(","), jumps),
+        ways(schemes.split(","), macro),
         students,
         60.0 * student_minutes,
         equilibrate_ps,

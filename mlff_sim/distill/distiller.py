@@ -283,6 +283,7 @@ class _Distiller:
                 count=count,
                 stride=self.plan.stride,
                 discard=self.plan.discard,
+                limit_s=self.plan.sampling_share * self.config.budget_s * self.plan.rounds[max(stage, 1) - 1][0],
                 rng=np.random.default_rng([self.config.seed, 3, stage]),
             )
 

@@ -22,6 +22,7 @@ class Plan:
     Attributes:
         rounds: share of the labels and of the training time of each. The last trains longest, on all.
         teacher_share: share of the budget spent on labels, at most.
+        sampling_share: share of the budget spent on frames for them, at most: a teacher may cost less than its student.
         fewest_labels: in a round.
         most_labels: in all; beyond, a small network gains more from training time.
         learning_rate: peak of the cosine.
@@ -32,6 +33,7 @@ class Plan:
 
     rounds: tuple[tuple[float, float], ...]
     teacher_share: float
+    sampling_share: float
     fewest_labels: int
     most_labels: int
     learning_rate: float
@@ -43,6 +45,7 @@ class Plan:
 FRESH = Plan(
     rounds=((0.03, 0.04), (0.07, 0.06), (0.15, 0.10), (0.30, 0.20), (0.45, 0.60)),
     teacher_share=0.30,
+    sampling_share=0.30,
     fewest_labels=64,
     most_labels=60_000,
     learning_rate=3e-3,
@@ -53,6 +56,7 @@ FRESH = Plan(
 TUNING = Plan(
     rounds=((0.5, 0.2), (0.5, 0.8)),
     teacher_share=0.80,
+    sampling_share=0.80,
     fewest_labels=4,
     most_labels=1000,
     learning_rate=1e-3,

@@ -5,6 +5,7 @@ Both use BAOAB (Leimkuhler & Matthews, Appl. Math. Res. eXpress 2013, 34, doi:10
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -79,13 +80,16 @@ def student_frames(
     discard: int = 0,
     timestep_fs: float = 0.5,
     friction_per_ps: float = 20.0,
+    limit_s: float = np.inf,
     rng: np.random.Generator,
 ) -> Array:
-    """Sample `count` frames (count, n, 3) with Langevin dynamics of the student.
+    """Sample `count` frames (count, n, 3) with Langevin dynamics of the student, or as many as the time allows.
 
     Replicas start from labelled frames, each at its own temperature drawn from the range, and give a frame every
     `stride` steps after the first `discard` times that many; a replica that leaves the training range is set back.
+    After `limit_s` seconds there are no more; one frame of each replica there is in any case.
     """
+    begun = time.perf_counter()
     numbers = torch.as_tensor(np.asarray(species))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     m = torch.tensor(masses, dtype=torch.float32)[None, :, None]
@@ -121,7 +125,7 @@ def student_frames(
     with torch.no_grad():
         _, f = network(x)
         step = 0
-        while len(frames) * replicas < count:
+        while len(frames) * replicas < count and not (frames and time.perf_counter() - begun > limit_s):
             p = p + 0.5 * h * f
             x = x + 0.5 * h * p / m
             p = c * p + kick * noise()

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from mlff_sim.distill.dataset import Labels
-from mlff_sim.distill.soap import SOAP
 from mlff_sim.models.student import InverseDistanceNet
+from mlff_sim.soap import SOAP
 
 
 @dataclass(frozen=True)

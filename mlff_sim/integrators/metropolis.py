@@ -43,6 +43,7 @@ class Metropolis(Stepper):
     """
 
     conserving = False  # accepted changes of energy are meant
+    counted = ("accepted",)
 
     def __init__(self, proposer: Stepper, bath: Langevin, target: str = "teacher", steps: int = 1) -> None:
         """Bind; nothing is evaluated yet."""

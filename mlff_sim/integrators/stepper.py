@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlff_sim.forces import Array
 from mlff_sim.integrators.force_table import ForceTable
@@ -45,6 +47,12 @@ class Langevin:
         """Unit normal numbers of shape (draws, replicas, n, 3), draw after draw from each stream."""
         return np.stack([s.standard_normal((draws, n_atoms, 3)) for s in self.streams], axis=1)
 
+    def of(self, replicas: NDArray[np.int64]) -> Langevin:
+        """The same bath for some of the replicas, with their streams."""
+        part = copy.copy(self)
+        part.streams = [self.streams[r] for r in replicas]
+        return part
+
     def coefficients(self, t: float) -> tuple[float | Array, float | Array]:
         """Decay c = exp(-gamma t) and sqrt((1 - c^2) kT): p -> c p + sqrt((1 - c^2) kT m) xi.
 
@@ -72,9 +80,11 @@ class Stepper:
         extension: variables of thermostats, each for every degree of freedom, shape (variables, replicas, n, 3); with
             the state and the bath's streams this is all that the next step depends on.
         conserving: `K + U - heat` is conserved to the accuracy of the steps; the guards rely on it.
+        counted: names of what it counts for each replica; see `counts`.
     """
 
     conserving = True
+    counted: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -114,6 +124,13 @@ class Stepper:
         """One outer step."""
         for flow, fraction in self.scheme:
             self.apply(flow, fraction)
+
+    def counts(self) -> dict[str, Array]:
+        """What was counted since it was last asked, each of shape (replicas,); and begin anew."""
+        found = {name: getattr(self, name) for name in self.counted}
+        for name, count in found.items():
+            setattr(self, name, np.zeros_like(count))
+        return found
 
     def kinetic(self) -> Array:
         """eV, shape (replicas,): the energy of the momenta."""

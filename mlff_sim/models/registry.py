@@ -174,6 +174,12 @@ def _dft(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     return DFT(atoms.numbers, functional=functional, basis=basis, charge=charge, spin=spin)
 
 
+def _mmff(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
+    from mlff_sim.models.mmff import MMFF
+
+    return MMFF(atoms)
+
+
 def _student(argument: str, atoms: Atoms, execution: Execution) -> ForceProvider:
     from mlff_sim.models.checkpoint import load_student, read_record
     from mlff_sim.models.shipped import student_path
@@ -269,6 +275,13 @@ dft = ModelFamily(
     extra="dft",
     images="none",
     composition=True,
+)
+mmff = ModelFamily(
+    _mmff,
+    "MMFF94, a classical force field (RDKit), with the structure's own bonds",
+    requires=("rdkit",),
+    extra="mmff",
+    images="none",
 )
 ase_calculator = ModelFamily(
     _ase, "any ASE calculator, from a function that returns one", argument="package.module:factory", composition=True

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from mlff_sim.report.row import Row, number
 from mlff_sim.validation import RunAssessment, Speed
+from mlff_sim.validation.assessment import Jumps
 from mlff_sim.validation.montecarlo import MonteCarlo
 
 ANGSTROM = "\u00c5"
@@ -16,7 +17,7 @@ def reported(run: RunAssessment) -> dict[str, list[Row]]:
     """By part of the table."""
     workers = run.settings.get("teacher_workers") or 1
     return {
-        "run": list(_proposals(run.ghmc, run)) if run.ghmc else [],
+        "run": [*(_proposals(run.ghmc, run) if run.ghmc else ()), *(_jumps(run.jumps, run) if run.jumps else ())],
         "speed": list(_speed(run.speed, step_words(run), workers)) if run.speed else [],
         "made": list(_made(run)),
     }
@@ -46,6 +47,17 @@ def _proposals(g: MonteCarlo, run: RunAssessment) -> Iterator[Row]:
         yield Row("Steps in a trajectory", f"{tuning['k_steps']}", "", None, advice)
     value = f"{number(g.effective_samples)}{rate}"
     yield Row("Effective samples", value, "", None, f"Of the slowest of {len(g.effective)}: {g.slowest}.")
+
+
+def _jumps(j: Jumps, run: RunAssessment) -> Iterator[Row]:
+    s = run.settings
+    macro, n = int(s["k_steps"]) * int(s["save_interval"]), int(s["corrector_steps"])
+    by = "RESPA" if (s.get("models") or {}).get("student") else "the teacher"
+    advice = (
+        f"{j.made} draws of {macro} baseline steps, {n} of the teacher after each; {j.dropped} could not be frames and were made by "
+        f"{by} instead. Time is approximate."
+    )
+    yield Row("Jumps that held", f"{100 * (1 - j.share):.1f} %", "", None, advice)
 
 
 def _made(run: RunAssessment) -> Iterator[Row]:

@@ -32,6 +32,8 @@ SHORT = (
     "equilibrate_ps",
     "replicas",
     "seed",
+    "save_interval",
+    "corrector_steps",
     "teacher_calls",
     "teacher_workers",
 )
@@ -67,6 +69,9 @@ def results(assessment: Assessment) -> dict[str, Any]:
         else {"force_mae_meV_per_A": float(main.residual.mean())},
         "cadence": main.settings.get("cadence"),
         "ghmc": _ghmc(main),
+        "kstep": None
+        if main.jumps is None
+        else {"jumps": main.jumps.made, "fallbacks": main.jumps.dropped, "fallback_fraction": main.jumps.share},
         "physical_time": main.settings.get("physical_time", True),
         "student": None if student is None else {"force_mae_meV_per_A": errors.get("force_mae_meV_per_A")},
         "methods": _methods(assessment),

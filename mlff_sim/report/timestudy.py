@@ -103,7 +103,8 @@ def _accuracy(c: Cell) -> list[str]:
 
 def _counted(c: Cell) -> str:
     accepted = [] if c.judged.ghmc is None else [f"{100 * c.judged.ghmc.acceptance:.0f} %"]
-    return ", ".join(accepted + [f"{k} {v}" for k, v in c.recovered.items()])
+    jumps = c.judged.jumps
+    return ", ".join(accepted + ([] if jumps is None else [f"{jumps.dropped} of {jumps.made}"]))
 
 
 def verdict_word(c: Cell) -> str:
@@ -264,7 +265,7 @@ def _cell(c: Cell) -> dict[str, Any]:
         "drift_meV_per_atom_ps": c.judged.drift.slope if c.judged.drift else None,
         "drift_ci95": c.judged.drift.ci95 if c.judged.drift else None,
         "acceptance": c.judged.ghmc.acceptance if c.judged.ghmc else None,
-        "fallbacks": dict(c.recovered),
+        "jumps": None if c.judged.jumps is None else {"made": c.judged.jumps.made, "dropped": c.judged.jumps.dropped},
         "samples_per_s": c.rate.value if c.rate else None,
         "samples_per_s_stderr": c.rate.stderr if c.rate else None,
         "slowest": c.slowest or None,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlff_sim.forces import Array, ForceProvider, evaluate
 from mlff_sim.integrators.force_table import MOLLIFIED, ForceTable
 from mlff_sim.integrators.isokinetic import LAWS, isokinetic
+from mlff_sim.integrators.kstep import Draw, KStep
 from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.schemes import baoab, obabo, respa, substeps, verlet
@@ -23,9 +25,10 @@ class Dynamics:
     """What a step is.
 
     Attributes:
-        scheme: "respa", "mollified", "ghmc", "sinr" or "regulated"; see `RunConfig`. Plain dynamics where there is no student.
+        scheme: "respa", "mollified", "ghmc", "sinr", "regulated" or "kstep"; see `RunConfig`. Plain dynamics where there is no student.
         timestep_fs: inner time step.
         k_steps: inner steps in an outer step.
+        corrections: "kstep": steps of the teacher after a macro-step, which is `k_steps` long.
         proposal_steps: "ghmc": outer steps of "respa" in a proposal; None proposes `k_steps` steps of the student alone.
         compile: compile the inner loop of a student.
         amp: bfloat16 products in its hidden layers.
@@ -41,6 +44,7 @@ class Dynamics:
     integrator: str = "baoab"
     middle_steps: int | None = None
     proposal_steps: int | None = None
+    corrections: int | None = None
 
 
 def assemble(
@@ -110,3 +114,56 @@ def relaxed(model: ForceProvider, positions: Array) -> Array:
 
     found: Array = minimize(energy_and_gradient, positions.ravel(), jac=True, method="L-BFGS-B").x.reshape(-1, 3)
     return found if np.isfinite(found).all() else positions
+
+
+RESPA_FS = 4.0
+"""Longest outer step of the RESPA that takes over where a draw is dropped: what conserves without a forecast."""
+
+
+def macro_steps(
+    dynamics: Dynamics,
+    providers: Mapping[str, ForceProvider],
+    masses: Array,
+    state: State,
+    bath: Langevin,
+    predictor: Draw,
+    sound: Callable[[Stepper], NDArray[np.bool_]],
+) -> KStep:
+    """A stepper whose steps are draws of a predictor, each corrected by the teacher.
+
+    Args:
+        dynamics: "kstep"; `k_steps` are the baseline steps of a macro-step.
+        providers: "teacher" and, to take over where a draw is dropped, perhaps a "student".
+        masses: u, shape (n,).
+        state: where to start.
+        bath: at constant temperature, or without friction.
+        predictor: bound to the molecule and the macro-step.
+        sound: which replicas may go on from a draw.
+    """
+    bathed = bool(np.any(bath.friction))
+    plain = replace(dynamics, scheme="respa", k_steps=1, compile=False, amp=False)
+    teacher = {"teacher": providers["teacher"]}
+    slow, made_by = plain, dict(providers)
+    if "student" in providers:
+        k = max(
+            k
+            for k in range(1, dynamics.k_steps + 1)
+            if dynamics.k_steps % k == 0 and k * dynamics.timestep_fs <= max(RESPA_FS, dynamics.timestep_fs)
+        )
+        slow = replace(plain, k_steps=k)
+    steps = dynamics.k_steps // slow.k_steps
+
+    def fallback(start: State, part: Langevin) -> tuple[State, Array]:
+        for provider in made_by.values():
+            provider.reset()  # guesses belong to replicas, and these are others
+        stepper = assemble(slow, made_by, masses, start, part if bathed else None)
+        for _ in range(steps):
+            stepper.step()
+        for name in ("calls", "seconds"):
+            spent, table = getattr(stepper.forces, name), getattr(corrector.forces, name)
+            table.update({key: table.get(key, 0) + value for key, value in spent.items()})
+        return stepper.state, stepper.heat
+
+    corrector = assemble(plain, teacher, masses, state, bath if bathed else None)
+    assert dynamics.corrections is not None
+    return KStep(corrector, predictor, dynamics.k_steps, dynamics.corrections, bath, fallback, sound)

@@ -1,6 +1,6 @@
 """The cadence certificate: which outer steps two models allow, predicted before a run. What is asked and answered.
 
-How the answers come about is in `mlff_sim.simulation.predictor` and, the physics, in `mlff_sim.integrators.resonance`.
+How the answers come about is in `mlff_sim.simulation.forecast` and, the physics, in `mlff_sim.integrators.resonance`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ ENSEMBLES = ("nve", "nvt")
 INTEGRATORS = ("baoab", "obabo")
 AUTO = "auto"
 """For `k_steps`: found out before production, then frozen."""
-SCHEMES = ("respa", "mollified", "ghmc", "sinr", "regulated")
+SCHEMES = ("respa", "mollified", "ghmc", "sinr", "regulated", "kstep")
 BOUNDED = ("sinr", "regulated")
 """Schemes with bounded velocities, whose momenta are not Maxwell's."""
 SAMPLERS = ("ghmc", *BOUNDED)
@@ -41,7 +41,7 @@ class RunConfig:
         ensemble: "nve" (velocity Verlet inside) or "nvt" (BAOAB inside).
         timestep_fs: inner time step.
         k_steps: inner steps per teacher call; 1 for plain dynamics. "auto" finds it before production and keeps it: for
-            "respa" and "mollified" it is predicted (`mlff_sim.simulation.predictor`), for "ghmc" tried out in the warm-up
+            "respa" and "mollified" it is predicted (`mlff_sim.simulation.forecast`), for "ghmc" tried out in the warm-up
             (`mlff_sim.simulation.tuning`).
         duration_ps: of production.
         temperature_K: of the bath, of drawn velocities, and of the guard.
@@ -57,6 +57,11 @@ class RunConfig:
             exactly and has no time; "sinr" and "regulated" kick as "respa" does and bound all velocities, so that no
             kick can resonate (`integrators/isokinetic.py`): canonical in positions only, without time; the friction is
             the rate at which their thermostats forget, and 10/ps does best for fast modes.
+        predictor: file of the predictor of "kstep", which draws a frame `k_steps` times `save_interval` time steps later; the
+            teacher then makes `corrector_steps` time steps (`integrators/kstep.py`). Time is approximate there. A student,
+            if one is given, makes the steps of draws that had to be dropped, by "respa"; else the teacher does.
+        save_interval: of "kstep": baseline steps that `k_steps` counts.
+        corrector_steps: of "kstep": steps of the teacher after each macro-step.
         proposal_steps: of "ghmc": a trajectory is that many outer steps of "respa", each of `k_steps` steps of the student,
             and as many teacher calls; None takes the student alone.
         compile: compile the inner loop.
@@ -110,6 +115,9 @@ class RunConfig:
     unguarded: tuple[str, ...] = ()
     energy_budget_meV: float | None = None
     on_residual: str = "stop"
+    predictor: str | None = None
+    save_interval: int = 50
+    corrector_steps: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense, before anything is loaded."""
@@ -137,9 +145,14 @@ class RunConfig:
         if self.hydrogen_mass is not None and not 1 <= self.hydrogen_mass < np.inf:
             raise InputError(f"hydrogen_mass = {self.hydrogen_mass:g} u must be at least 1; 3 is usual.")
         self._check_cadence()
-        if self.student is None and self.k_steps != 1:
+        if self.scheme == "kstep":
+            self._check_kstep()
+        elif self.predictor is not None or self.corrector_steps is not None:
+            what = "predictor" if self.predictor is not None else "corrector_steps"
+            raise InputError(f"{what} is for scheme 'kstep'; scheme '{self.scheme}' has none.")
+        elif self.student is None and self.k_steps != 1:
             raise InputError(f"k_steps = {self.k_steps} needs a student; plain dynamics has k_steps = 1.")
-        if self.student is None and self.scheme != "respa":
+        elif self.student is None and self.scheme != "respa":
             raise InputError(f"scheme '{self.scheme}' needs a student; it is a way to combine two models.")
         if self.scheme in SAMPLERS and self.ensemble != "nvt":
             raise InputError(
@@ -176,6 +189,28 @@ class RunConfig:
             raise InputError(
                 f"duration {self.duration_ps:g} ps is shorter than one outer step of {self.outer_step_fs:g} fs (k_steps * timestep)."
             )
+
+    def _check_kstep(self) -> None:
+        """The predictor and its corrector."""
+        if self.predictor is None:
+            raise InputError(
+                "scheme 'kstep' needs a predictor; train one with mlff-sim train-predictor, or choose another scheme."
+            )
+        if not isinstance(self.save_interval, int) or self.save_interval < 1:
+            raise InputError(
+                f"save_interval = {self.save_interval} must be a whole number of at least 1 (baseline steps)."
+            )
+        if self.k_steps == AUTO:
+            raise InputError("k_steps = 'auto' has no rule for scheme 'kstep'; give a macro-step the predictor knows.")
+        n = self.corrector_steps
+        if not isinstance(n, int) or not 1 <= n <= self.macro_steps:
+            raise InputError(
+                f"corrector_steps = {n} must be a whole number from 1 to the {self.macro_steps} baseline steps of a macro-step "
+                f"(k_steps = {self.k_steps} times save_interval = {self.save_interval})."
+            )
+        for name in ("hydrogen_mass", "middle"):
+            if getattr(self, name) is not None:
+                raise InputError(f"{name} cannot go with scheme 'kstep': its predictor was trained without.")
 
     def _check_middle(self) -> None:
         """Three levels: which steps of which model."""
@@ -257,10 +292,22 @@ class RunConfig:
 
     @property
     def inner_steps(self) -> int:
-        """Inner steps in an outer step, or in a proposal."""
+        """Inner steps in an outer step, or in a proposal; of a macro-step with those of the corrector."""
         if not isinstance(self.k_steps, int):
             raise ValueError("how long a step is, is not known before k_steps has been tuned.")
+        if self.scheme == "kstep":
+            return self.macro_steps + (self.corrector_steps or 0)
         return self.k_steps * (self.proposal_steps or 1)
+
+    @property
+    def macro_steps(self) -> int:
+        """Baseline steps that a predictor jumps."""
+        return int(self.k_steps) * self.save_interval
+
+    @property
+    def plain(self) -> bool:
+        """Whether the teacher goes alone."""
+        return self.student is None and self.predictor is None
 
     @property
     def outer_step_fs(self) -> float:
@@ -306,6 +353,23 @@ def k_from_fraction(fraction: float) -> int:
             f"corrector fraction {fraction:g} is not 1/K for a whole K; the nearest is {1 / k:.6g} (K = {k})."
         )
     return k
+
+
+def corrections_from_fraction(fraction: float, macro_steps: int) -> int:
+    """Steps of the corrector after a macro-step, for their number as a fraction of its.
+
+    Raises:
+        InputError: outside (0, 1], or no whole number of steps.
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"corrector fraction {fraction:g} is outside (0, 1].")
+    steps = max(1, round(fraction * macro_steps))
+    if abs(steps - fraction * macro_steps) > 1e-6 * macro_steps:
+        raise InputError(
+            f"corrector fraction {fraction:g} of a macro-step of {macro_steps} baseline steps is {fraction * macro_steps:g} steps, "
+            f"no whole number of at least 1; the nearest that is: {steps / macro_steps:g} ({steps} step{'s' * (steps > 1)})."
+        )
+    return steps
 
 
 def k_from_steps(steps: int, duration_ps: float, timestep_fs: float) -> int:

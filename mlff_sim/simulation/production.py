@@ -13,7 +13,6 @@ import numpy as np
 from mlff_sim.cost import predicted_speedup
 from mlff_sim.errors import NonFinite
 from mlff_sim.forces import Array, Evaluation
-from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.progress import Progress
 from mlff_sim.runfolder import RunWriter
 from mlff_sim.simulation.clock import BASELINE_BLOCKS, Baseline, Timing
@@ -55,13 +54,14 @@ class Production:
         stepper = guard.stepper
         self.config, self.stepper, self.writer, self.progress = config, stepper, writer, progress
         self.guard, self.baseline, self.relabel = guard, baseline, relabel
-        self.hybrid = config.student is not None
+        self.compares = "residual" in stepper.forces.differences
         self.step = 0
         self.residual_sum, self.residual_steps = np.zeros(len(stepper.state.positions)), 0
         self.rows: dict[str, list[Any]] = {}
         self.wall: dict[str, list[float]] = {}
         self.timing: Timing | None = None
-        self.models = [name for name in ("teacher", "student", "middle") if name in stepper.forces.providers]
+        self.models: list[str] = [n for n in ("teacher", "student", "middle", "predictor") if n in stepper.forces.calls]
+        self.fast = "predictor" if config.predictor is not None else "student"
         self.seconds = dict.fromkeys(("teacher", "student", *self.models, "total", "baseline"), 0.0)
         self.teacher_calls = 0
 
@@ -71,7 +71,7 @@ class Production:
         before = table.calls["teacher"]
         self.guard.begin()
         self.teacher_calls = table.calls["teacher"] - before
-        if self.hybrid:
+        if not self.config.plain:
             self.progress.update(0, self.config.outer_steps, "compiling and timing")
             self.timing = self._probe()
         table.reset()  # whether or not the models were timed: a plain run has the same history
@@ -88,7 +88,7 @@ class Production:
             for _ in range(steps):
                 self.guard.advance(self.step + 1)
                 self.step += 1
-                if self.hybrid:
+                if self.compares:
                     self._measure_residual()
                 if self.relabel is not None:
                     self.relabel.look(self.step)
@@ -135,14 +135,12 @@ class Production:
             "positions": s.state.positions,
             "momenta": s.state.momenta,
         }
-        if self.hybrid:
+        if self.compares:
             if not self.residual_steps:
                 self._measure_residual()
             row["residual_mae"] = self.residual_sum / self.residual_steps
             self.residual_sum, self.residual_steps = np.zeros_like(self.residual_sum), 0
-        if isinstance(s, Metropolis):
-            row["accepted"] = s.accepted  # since the row before
-            s.accepted = np.zeros_like(s.accepted)
+        row |= s.counts()  # since the row before
         for name, value in row.items():
             self.rows.setdefault(name, []).append(value)
 
@@ -156,10 +154,9 @@ class Production:
         wide, flat = (0, replicas, n, 3), (0, replicas)
         empty = {"time_ps": (0,), "positions": wide, "momenta": wide}
         empty |= dict.fromkeys(("potential_energy", "kinetic_energy", "heat", "conserved"), flat)
-        if self.hybrid:
+        if self.compares:
             empty["residual_mae"] = flat
-        if isinstance(self.stepper, Metropolis):
-            empty["accepted"] = flat
+        empty |= dict.fromkeys(self.stepper.counted, flat)
         if self.relabel is not None and len(self.relabel) > self.relabel.written:
             self.writer.archive(FILE, {**self.relabel.arrays(), "numbers": self.writer.atoms.numbers})
             self.relabel.written = len(self.relabel)
@@ -225,13 +222,19 @@ class Production:
         replica_ps = steps * self.config.outer_step_fs / 1000 * len(self.stepper.state.positions)
         self.wall.setdefault("block_hybrid_s_per_ps", []).append(elapsed / replica_ps)
 
+    def _teacher_calls(self) -> int:
+        """In an outer step; where a predictor jumps, the energy where it lands is one more than the corrector's."""
+        if self.config.corrector_steps is not None:
+            return self.config.corrector_steps + 1
+        return self.config.proposal_steps or 1
+
     def _seconds_per_call(self) -> list[dict[str, float]]:
         """Time of one evaluation in each of a few outer steps that reached all models, by model."""
         table, samples = self.stepper.forces, []
         for _ in range(PROBE_STEPS):
             seconds, calls = dict(table.seconds), dict(table.calls)
             self.stepper.step()
-            made = {n: table.calls[n] - calls[n] for n in calls}
+            made = {n: table.calls[n] - calls[n] for n in self.models}
             if all(made.values()):  # a proposal may fail before the teacher is asked
                 samples.append({n: (table.seconds[n] - seconds[n]) / made[n] for n in made})
         return samples
@@ -245,7 +248,7 @@ class Production:
         timing = None
         try:
             s.step()  # compiles
-            before, begun = s.forces.calls["student"], time.perf_counter()
+            before, begun = s.forces.calls[self.fast], time.perf_counter()
             samples: list[dict[str, float]] = []
             blocks: list[float] = []
             steps = 0
@@ -258,14 +261,14 @@ class Production:
                     break
             if not samples:
                 raise RuntimeError("no step reached all models")
-            t_e, t_c = (float(np.median([x[n] for x in samples])) for n in ("teacher", "student"))
+            t_e, t_c = (float(np.median([x[n] for x in samples])) for n in ("teacher", self.fast))
             t_b = float(np.median(blocks)) if blocks else None
             speedup = None
             if t_b is not None:
-                calls = (s.forces.calls["student"] - before) / (steps * len(state.positions))
+                calls = (s.forces.calls[self.fast] - before) / (steps * len(state.positions))
                 t_m = float(np.median([x["middle"] for x in samples])) if self.config.middle_steps else 0.0
                 between = t_m * self.config.inner_steps / (self.config.middle_steps or 1)
-                made = self.config.proposal_steps or 1
+                made = self._teacher_calls()
                 speedup = predicted_speedup(self.config.inner_steps, t_b, t_e + between, t_c, calls, made)
             timing = Timing(1e3 * t_e, 1e6 * t_c, None if t_b is None else 1e3 * t_b, speedup)
         except (NonFinite, RuntimeError):

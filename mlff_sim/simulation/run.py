@@ -18,26 +18,30 @@ from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.registry import resolve, student_name
 from mlff_sim.models.workers import load_shared
+from mlff_sim.predictors.file import check_predictor, load_predictor, read_predictor
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settings, versions
-from mlff_sim.simulation.assembly import Dynamics, assemble, relaxed
+from mlff_sim.simulation.assembly import Dynamics, assemble, macro_steps, relaxed
 from mlff_sim.simulation.cadence import CadenceConfig, frozen
 from mlff_sim.simulation.clock import Baseline
 from mlff_sim.simulation.config import AUTO, BOUNDED, SAMPLERS, RunConfig
 from mlff_sim.simulation.dissection import dissect, facts, told
+from mlff_sim.simulation.forecast import Forecast
 from mlff_sim.simulation.guards import Guard
-from mlff_sim.simulation.predictor import Predictor
 from mlff_sim.simulation.production import Production
 from mlff_sim.simulation.relabel import Relabel
 from mlff_sim.simulation.rules import Rule, training_range
+from mlff_sim.simulation.soundness import Sound
 from mlff_sim.simulation.tuning import choose, jumps, ladder, unit_steps
 from mlff_sim.simulation.watch import budget, common_rules, residual
-from mlff_sim.state import State, at_rest, maxwell_boltzmann
+from mlff_sim.state import State, at_rest, kinetic_energy, maxwell_boltzmann
 from mlff_sim.structure import check_free, covalent_bonds, per_atom, read_structures, repartitioned_masses
-from mlff_sim.units import FS
+from mlff_sim.units import FS, KB
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from mlff_sim.predictors.predictor import Predictor
 
 EQUILIBRATION = 2**32
 """Added to the seed for the random streams of equilibration."""
@@ -89,6 +93,14 @@ class Run:
         if config.hydrogen_mass is not None:
             _repartition(frames, self.bonds, config.hydrogen_mass)
         self.masses = self.atoms.get_masses()
+        if config.predictor is not None:
+            check_predictor(
+                read_predictor(config.predictor),
+                config.predictor,
+                self.atoms.numbers.tolist(),
+                config.macro_steps,
+                config.timestep_fs,
+            )
         if config.remove_com and len(self.atoms) == 1:
             raise InputError("remove_com leaves a single atom nothing to move with.")
         # NVE runs asked for without friction still equilibrate with 1/ps.
@@ -106,6 +118,7 @@ class Run:
             key: load_shared(name, self.atoms, how[key], config.teacher_workers if key == "teacher" else 1)
             for key, name in names.items()
         }
+        self.predictor = self._load_predictor() if config.predictor is not None else None
         if config.on_residual == "relabel" and (
             config.middle is not None or training_range(self.providers["student"].provenance) is None
         ):
@@ -156,16 +169,19 @@ class Run:
     def _settings(self) -> dict[str, Any]:
         config, numbers = self.config, self.atoms.numbers.tolist()
         hashes = {key: p.provenance.get("sha256") for key, p in self.providers.items()}
-        models = {key if config.student else "model": dict(p.provenance) for key, p in self.providers.items()}
+        models = {"model" if config.plain else key: dict(p.provenance) for key, p in self.providers.items()}
+        if self.predictor is not None:
+            models["predictor"] = dict(self.predictor.record)
+            hashes["predictor"] = self.predictor.record["sha256"]
         settings = {
             "format": FORMAT,
             "version": VERSION,
-            "kind": "hybrid" if config.student else "md",
+            "kind": "md" if config.plain else "hybrid",
             **asdict(config),
             "replicas": self.replicas,
             **_layout(config),
             "com_removed": self.com_removed,
-            "physical_time": config.scheme not in SAMPLERS,
+            "physical_time": config.scheme not in (*SAMPLERS, "kstep"),
             "physical_momenta": config.scheme not in BOUNDED,
             "structure": {
                 "file": config.structure,
@@ -192,9 +208,7 @@ class Run:
 
     def _stepper(self, ensemble: str, state: State, seed: int, compile: bool) -> Stepper:
         config = self.config
-        bath = None
-        if ensemble == "nvt":
-            bath = self._bath(seed)
+        bath = self._bath(seed) if ensemble == "nvt" else None
         # Where the length of trajectories is tuned, they are repetitions of the shortest.
         k = config.k_steps if isinstance(config.k_steps, int) else unit_steps(config.timestep_fs)
         dynamics = Dynamics(
@@ -206,8 +220,30 @@ class Run:
             config.integrator,
             config.middle_steps,
             config.proposal_steps,
+            config.corrector_steps,
         )
-        return assemble(dynamics, self.providers, self.masses, state, bath, self.mollifier)
+        if self.predictor is None:
+            return assemble(dynamics, self.providers, self.masses, state, bath, self.mollifier)
+        kT = 2 * kinetic_energy(state.momenta, self.masses) / (3 * len(self.masses) * KB)
+        warmest = np.maximum(kT, config.temperature_K)
+        sound = Sound(self.atoms.numbers.tolist(), self.bonds, self.start.positions, self.masses, warmest)
+        # Draws need random numbers at constant energy, too.
+        bath = bath or Langevin(config.temperature_K, 0.0, seed, self.replicas)
+        macro = replace(dynamics, k_steps=config.macro_steps)
+        return macro_steps(macro, self.providers, self.masses, state, bath, self.predictor, sound)
+
+    def _load_predictor(self) -> Predictor:
+        config = self.config
+        return load_predictor(
+            str(config.predictor),
+            self.atoms.numbers,
+            self.masses,
+            self.bonds,
+            config.macro_steps,
+            config.timestep_fs,
+            compile=config.compile,
+            amp=config.amp,
+        )
 
     def _bath(self, seed: int) -> Langevin:
         config = self.config
@@ -216,7 +252,8 @@ class Run:
     def _watch(self, stepper: Stepper) -> tuple[Guard, Relabel | None]:
         """The guard of production, and what collects frames where that is asked for."""
         rules: list[Rule] = []
-        seen = residual(stepper, self.providers["student"].provenance) if self.config.student is not None else None
+        compared = "residual" in stepper.forces.differences
+        seen = residual(stepper, self.providers["student"].provenance) if compared else None
         if seen is not None and self.config.on_residual == "stop":
             rules.append(seen)
         rules += common_rules(self.config, stepper, self.atoms, self.bonds, self.start)
@@ -252,7 +289,7 @@ class Run:
             self.config = self._foretold(saved)
         self.writer.open()
         config = self.config
-        baseline = Baseline(config, self.atoms) if config.student and config.baseline else None
+        baseline = Baseline(config, self.atoms) if config.baseline and not config.plain else None
         stepper = self._stepper(config.ensemble, self.start, config.seed, config.compile)
         self.guard, relabel = self._watch(stepper)
         production = Production(config, self.guard, self.writer, self.progress, baseline, relabel)
@@ -319,7 +356,7 @@ class Run:
             )
             models = self.providers["teacher"], self.providers["student"]
             try:
-                outlook = Predictor(asked, self.atoms, *models, self.progress).cadence(timing=False).outlooks[0]
+                outlook = Forecast(asked, self.atoms, *models, self.progress).cadence(timing=False).outlooks[0]
             except SimulationStopped as stop:
                 raise InputError(
                     f"k_steps = 'auto' cannot be predicted ({stop}); give a number, or a better student."
@@ -352,21 +389,26 @@ class Run:
             raise SimulationStopped(stop.rule, step, stop.replica, stop.atom, detail, stop.measure) from stop
 
     def _equilibrate(self, stepper: Stepper) -> None:
-        """NVT with the same models before production; leaves the stepper at the start of production."""
+        """NVT before production, with the same models, or the teacher where a predictor jumps; leaves the stepper at the start."""
         config = self.config
-        steps = round(config.equilibrate_ps * 1000 / config.outer_step_fs)
+        outer = config.timestep_fs if self.predictor is not None else config.outer_step_fs
+        steps = round(config.equilibrate_ps * 1000 / outer)
         if not steps:
             return
         bath, seed = stepper.bath, config.seed + EQUILIBRATION
         warm = stepper
-        if config.ensemble == "nvt":
+        if self.predictor is not None:
+            teacher = {"teacher": self.providers["teacher"]}
+            dynamics = Dynamics("respa", config.timestep_fs, 1, integrator=config.integrator)
+            warm = assemble(dynamics, teacher, self.masses, self.start, self._bath(seed))
+        elif config.ensemble == "nvt":
             warm.bath = self._bath(seed)
         else:
             warm = self._stepper("nvt", self.start, seed, compile=False)  # too short to be worth compiling
         production, self.guard = self.guard, self._warming(warm)
         for step in range(1, steps + 1):
             self._warm(step)
-            self.progress.update(step - steps, config.outer_steps, "equilibration")
+            self.progress.update((step - steps) * outer / config.outer_step_fs, config.outer_steps, "equilibration")
         state = warm.state
         if config.ensemble == "nve":
             state = State(state.positions, at_rest(state.momenta, self.masses))

@@ -13,7 +13,7 @@ from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.state import kinetic_energy
 from mlff_sim.units import KB, MEV
-from mlff_sim.validation.assessment import Assessment, Finding, Run, RunAssessment, clock, sound
+from mlff_sim.validation.assessment import Assessment, Finding, Jumps, Run, RunAssessment, clock, sound
 from mlff_sim.validation.beside import beside
 from mlff_sim.validation.distances import Distribution, compare
 from mlff_sim.validation.energy import BLOCKS, nve_drift
@@ -37,6 +37,12 @@ BOUNDED_NOTE = (
     "Temperature was not judged: velocities are bounded in this scheme, and only positions are canonical. "
     "Its time is not physical."
 )
+
+KSTEP_NOTE = (
+    "A predictor jumps: its time is approximate, so rates and spectra are not judged, and energy is kept by construction, "
+    "so a drift would say nothing. Temperatures and structure are what tells."
+)
+"""Of scheme "kstep"."""
 
 RECIPE = (
     "kind",
@@ -219,7 +225,9 @@ def _assess_run(
             "Neither energy drift nor temperature was judged: the files do not say whether a bath was at work; say nve, "
             "or nvt and its temperature."
         )
-    if settings["ensemble"] == "nve":
+    if settings.get("scheme") == "kstep":
+        notes.append(KSTEP_NOTE)
+    elif settings["ensemble"] == "nve":
         if run.conserved is None or run.time_ps is None:
             what = "energies" if run.conserved is None else "times"
             notes.append(f"Energy drift was not judged: the files hold no {what}.")
@@ -291,7 +299,16 @@ def _assess_run(
         ghmc=ghmc,
         notes=tuple(notes),
         findings=findings,
+        jumps=_jumps(run, rows),
     )
+
+
+def _jumps(run: Run, rows: NDArray[np.bool_]) -> Jumps | None:
+    """Macro-steps of a run, over all rows but the first."""
+    if run.fallbacks is None or rows.sum() < 2:
+        return None
+    counted = run.fallbacks[rows][1:]
+    return Jumps(int(run.settings["every"]) * counted.size, int(counted.sum()))
 
 
 def _kinetic_scale(run: Run, rows: NDArray[np.bool_]) -> dict[str, Any]:

@@ -42,6 +42,8 @@ class Run(Protocol):
     @property
     def accepted(self) -> Array | None: ...  # noqa: D102
     @property
+    def fallbacks(self) -> Array | None: ...  # noqa: D102
+    @property
     def potential_energy(self) -> Array | None: ...  # noqa: D102
     @property
     def positions(self) -> Array: ...  # noqa: D102
@@ -95,6 +97,24 @@ class Speed:
 
 
 @dataclass(frozen=True, eq=False)
+class Jumps:
+    """Macro-steps of a predictor.
+
+    Attributes:
+        made: of all replicas.
+        dropped: of these, made by the slow dynamics instead, because what was drawn could not be a frame.
+    """
+
+    made: int
+    dropped: int
+
+    @property
+    def share(self) -> float:
+        """Of the draws that were dropped."""
+        return self.dropped / self.made if self.made else 0.0
+
+
+@dataclass(frozen=True, eq=False)
 class RunAssessment:
     """One run folder, judged.
 
@@ -112,6 +132,7 @@ class RunAssessment:
         ghmc: None where nothing was proposed.
         notes: what was not judged and why, or how the run ended.
         findings: answers of further validators by name.
+        jumps: None where no predictor drew.
     """
 
     name: str
@@ -127,6 +148,7 @@ class RunAssessment:
     ghmc: MonteCarlo | None
     notes: tuple[str, ...]
     findings: Mapping[str, Finding] = field(default_factory=dict)
+    jumps: Jumps | None = None
 
     @property
     def ensemble(self) -> str:

@@ -53,7 +53,6 @@ class Cell:
         figures: of the structure, beside their floors, which those of the teacher alone are; empty without frames.
         rate: effective samples a second of the slowest of energy, size and torsions; None where it is not known.
         slowest: which that is; empty where it is not known.
-        recovered: steps that guards gave back to the teacher or to a shorter step, by what they were given to.
     """
 
     molecule: str
@@ -68,7 +67,6 @@ class Cell:
     figures: Mapping[str, BesideFloor]
     rate: Rate | None
     slowest: str
-    recovered: Mapping[str, int]
 
     @property
     def measured(self) -> Speedup | None:
@@ -85,8 +83,9 @@ class Cell:
 
     @property
     def dynamics(self) -> bool:
-        """Whether its time is one; what only samples has none."""
-        return bool(self.judged.settings.get("physical_time", True))
+        """Whether it has a time, if only approximately, as jumps do; what only samples has none."""
+        s = self.judged.settings
+        return bool(s.get("physical_time", True)) or s.get("scheme") == "kstep"
 
     @property
     def parts(self) -> dict[str, Verdict | None]:
@@ -117,7 +116,7 @@ class Mean:
         predicted: geometric mean.
         sampling: geometric mean of effective samples a second over the teacher's.
         sampling_stderr: its standard error, of counting effective samples; relative to 1.
-        dynamics: whether its time is one.
+        dynamics: whether it has a time.
         figures: name to the means of value and floor, over the molecules that have it.
     """
 
@@ -242,7 +241,6 @@ def _cell(molecule: str, way: str, run: Run, teacher: Run, drift_limit: float, f
         figures=figures,
         rate=rate,
         slowest=slowest,
-        recovered={str(k): int(v) for k, v in (run.settings.get("fallbacks") or {}).items()},
     )
 
 

@@ -80,10 +80,10 @@ def predict(config: CadenceConfig, progress: Progress | None = None, *, timing: 
     if config.hydrogen_mass is not None:
         atoms.set_masses(repartitioned_masses(atoms, covalent_bonds(atoms), config.hydrogen_mass))
     models = {key: load_model(name, atoms, Execution(device="cpu")) for key, name in names.items()}
-    return Predictor(config, atoms, models["teacher"], models["student"], progress).cadence(timing)
+    return Forecast(config, atoms, models["teacher"], models["student"], progress).cadence(timing)
 
 
-class Predictor:
+class Forecast:
     """The stages of a prediction, for two models at hand.
 
     Args:

@@ -1,0 +1,338 @@
+"""Macro-steps: what they conserve, what happens to a draw that cannot be, and runs made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+from mlff_sim.errors import InputError
+from mlff_sim.forces import Array
+from mlff_sim.integrators.kstep import KStep, scaled_to
+from mlff_sim.integrators.stepper import Langevin
+from mlff_sim.models.registry import load_model
+from mlff_sim.runfolder import read_run
+from mlff_sim.simulation import RunConfig, run
+from mlff_sim.simulation.assembly import Dynamics, assemble, macro_steps
+from mlff_sim.simulation.config import corrections_from_fraction
+from mlff_sim.simulation.soundness import FALSE_ALARMS, Sound
+from mlff_sim.state import State, kinetic_energy, maxwell_boltzmann
+from mlff_sim.structure import covalent_bonds
+
+S, N, H = 40, 4, 0.5
+PLAIN = Dynamics("respa", H, 1, compile=False)
+MACRO = Dynamics("kstep", H, S, compile=False, corrections=N)
+
+
+class Exact:
+    """Draws what Verlet of the teacher gives, as if the future were known."""
+
+    def __init__(self, teacher: Any, masses: Array) -> None:
+        self.teacher, self.masses, self.calls, self.seconds = teacher, masses, 0, 0.0
+
+    def draw(self, state: State, streams: Sequence[np.random.Generator]) -> State:
+        stepper = assemble(PLAIN, {"teacher": self.teacher}, self.masses, state)
+        for _ in range(S):
+            stepper.step()
+        self.calls += len(state.positions)
+        return stepper.state
+
+
+class Rough(Exact):
+    """Shakes the atoms and draws new momenta: right in nothing but P and L."""
+
+    def draw(self, state: State, streams: Sequence[np.random.Generator]) -> State:
+        shape = state.positions.shape[1:]
+        x = state.positions + 0.01 * np.array([s.standard_normal(shape) for s in streams])
+        p = state.momenta * np.array([s.uniform(0.8, 1.2, (shape[0], 1)) for s in streams])
+        return State(x, p)
+
+
+@pytest.fixture
+def teacher(ethanol: Atoms) -> Any:
+    return load_model("mmff", ethanol)
+
+
+@pytest.fixture
+def make(ethanol: Atoms, teacher: Any, thermal: Callable[..., State]) -> Callable[..., KStep]:
+    masses = ethanol.get_masses()
+
+    def build(draws: type[Exact] = Exact, replicas: int = 3, friction: float = 0.0, sound: Any = None) -> KStep:
+        bath = Langevin(300.0, friction, 5, replicas)
+        every = sound or (lambda s: np.ones(len(s.state.positions), dtype=np.bool_))
+        models = {"teacher": teacher}
+        return macro_steps(MACRO, models, masses, thermal(replicas), bath, draws(teacher, masses), every)
+
+    return build
+
+
+def momenta(state: State) -> tuple[Array, Array]:
+    return state.momenta.sum(axis=1), np.cross(state.positions, state.momenta).sum(axis=1)
+
+
+def total(stepper: Any) -> Array:
+    return stepper.kinetic() + stepper.potential() - stepper.heat
+
+
+def test_a_predictor_that_knows_the_future_gives_the_dynamics(make, ethanol: Atoms, teacher: Any, thermal) -> None:
+    stepper = make()
+    plain = assemble(PLAIN, {"teacher": teacher}, ethanol.get_masses(), thermal(3))
+    start = total(plain)
+    stepper.step()
+    for _ in range(S):
+        plain.step()
+    # Scaling takes back the energy error of Verlet there, dE: a change of the momenta of dE / 2K.
+    wrong = np.abs(total(plain) - start).max() / plain.kinetic().min()
+    for _ in range(N):
+        plain.step()
+    assert 0 < wrong < 0.05
+    np.testing.assert_allclose(stepper.state.positions, plain.state.positions, atol=wrong * 0.05)
+    assert (stepper.jumps, stepper.fallbacks.tolist()) == (1, [0, 0, 0])
+    assert stepper.forces.calls == {
+        "teacher": 3 * (1 + 1 + N),
+        "predictor": 3,
+    }  # the start, where it landed, the corrector
+
+
+def test_energy_and_momenta_stay_over_any_jump(make) -> None:
+    stepper = make(Rough)
+    energy = total(stepper)
+    stepper._jump(stepper.state)
+    np.testing.assert_allclose(total(stepper), energy, atol=1e-12)
+    # P and L are the draw's; scaling changes neither.
+    drawn = stepper.state
+    scaled, enough = scaled_to(drawn, stepper.masses, 1.3 * kinetic_energy(drawn.momenta, stepper.masses))
+    assert enough.all()
+    for a, b in zip(momenta(State(drawn.positions, scaled)), momenta(drawn), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-11)
+    np.testing.assert_allclose(
+        kinetic_energy(scaled, stepper.masses), 1.3 * kinetic_energy(drawn.momenta, stepper.masses), rtol=1e-12
+    )
+
+
+def test_no_energy_for_the_momenta_is_no_frame(thermal, ethanol: Atoms) -> None:
+    state, masses = thermal(2), ethanol.get_masses()
+    momenta, enough = scaled_to(state, masses, np.array([-0.1, 1.0]))
+    assert enough.tolist() == [False, True]
+    np.testing.assert_allclose(momenta[0], state.momenta[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("friction", [0.0, 2.0])
+def test_a_dropped_draw_is_made_by_the_teacher(make, ethanol: Atoms, teacher: Any, thermal, friction: float) -> None:
+    stepper = make(Rough, friction=friction, sound=lambda s: np.array([True, False, True]))
+    stepper.step()
+    assert stepper.fallbacks.tolist() == [0, 1, 0]
+    np.testing.assert_array_equal(stepper.counts()["fallbacks"], [0, 1, 0])
+    np.testing.assert_array_equal(stepper.fallbacks, 0)
+    if friction:
+        assert np.abs(stepper.heat).min() > 0
+        return
+    start = thermal(3)
+    slow = assemble(PLAIN, {"teacher": teacher}, ethanol.get_masses(), State(start.positions[1:2], start.momenta[1:2]))
+    for _ in range(S + N):
+        slow.step()
+    np.testing.assert_allclose(stepper.state.positions[1], slow.state.positions[0], atol=1e-10)
+
+
+def test_what_the_bath_puts_in_is_booked(make) -> None:
+    stepper = make(Rough, friction=5.0, sound=lambda s: np.array([True, True, False]))
+    before = total(stepper)
+    for _ in range(3):
+        stepper.step()
+    # Jumps conserve exactly; what is left is that of 3 N steps of BAOAB, and of S more where the teacher went itself.
+    change = np.abs(total(stepper) - before)
+    assert np.abs(stepper.heat).min() > 1e-3 and change.max() < 0.02
+
+
+def test_a_draw_of_no_numbers_falls_back(make) -> None:
+    stepper = make(Rough)
+    energy = total(stepper)
+
+    class Broken(Rough):
+        def draw(self, state: State, streams: Any) -> State:
+            x = state.positions.copy()
+            x[1] = np.nan
+            return State(x, state.momenta)
+
+    stepper.predictor = Broken(stepper.forces.providers["teacher"], stepper.masses)
+    stepper.step()
+    assert stepper.fallbacks.tolist() == [0, 1, 0]
+    np.testing.assert_allclose(total(stepper), energy, atol=0.02)  # Verlet's own fluctuation at 0.5 fs
+
+
+def test_where_the_teacher_fails_all_fall_back(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepper = make(Rough)
+    energy, asked = total(stepper), stepper.potential
+    answers = iter([asked, None])  # before the jump; where it lands, the SCF does not converge
+
+    def failing() -> Array:
+        answer = next(answers, asked)
+        if answer is None:
+            raise RuntimeError("SCF not converged")
+        return answer()
+
+    monkeypatch.setattr(stepper, "potential", failing)
+    stepper.step()
+    assert stepper.fallbacks.tolist() == [1, 1, 1]
+    np.testing.assert_allclose(total(stepper), energy, atol=0.02)
+
+
+def test_sound_frames_are_dropped_once_in_a_thousand(ethanol: Atoms) -> None:
+    masses, draws = ethanol.get_masses(), 40_000
+    x = np.repeat(ethanol.get_positions()[None], draws, axis=0)
+    sound = Sound(ethanol.numbers.tolist(), covalent_bonds(ethanol), x, masses, np.full(draws, 300.0))
+    rng = np.random.default_rng(0)
+    p = np.array([maxwell_boltzmann(masses, 300.0, rng, remove_com=False) for _ in range(draws)])
+
+    class Here:
+        state = State(x, p)
+
+    dropped = float((~sound(Here())).mean())  # type: ignore[arg-type]
+    # Four groups share it, and the whole is nearly a sum of the others: between a half and all of it, 4 sigma of 40 counts.
+    assert 0.3 * FALSE_ALARMS < dropped < 1.7 * FALSE_ALARMS
+
+
+def test_what_cannot_be_a_frame_is_dropped(ethanol: Atoms, thermal) -> None:
+    masses, start = ethanol.get_masses(), thermal(4)
+    sound = Sound(ethanol.numbers.tolist(), covalent_bonds(ethanol), start.positions, masses, np.full(4, 300.0))
+    x, p = start.positions.copy(), start.momenta.copy()
+    x[1, 8] += 2.0 * (x[1, 8] - x[1, 2])  # O-H at three times its length
+    p[2] *= 0.05
+    p[3, 3:] *= 3.0  # hydrogens at nine times their temperature
+
+    class Here:
+        state = State(x, p)
+
+    assert sound(Here()).tolist() == [True, False, False, False]  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def predictor_file(ethanol: Atoms, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained predictor that hardly moves the atoms: its draws are mostly taken."""
+    import torch
+
+    from mlff_sim.predictors.file import save_predictor
+    from mlff_sim.predictors.network import Architecture, PredictorNet
+
+    torch.manual_seed(0)
+    net = PredictorNet(Architecture("egnn", 16, 4, 2, 2), 2)
+    with torch.no_grad():
+        net.read.weight.mul_(0.05)
+        net.read.weight[1] *= 400
+    path = tmp_path_factory.mktemp("predictor") / "small.predictor"
+    record = {"macro_steps": [20, 40], "timestep_fs": 0.5, "elements": [1, 6, 8], "largest": 9}
+    save_predictor(net, record, path)
+    return path
+
+
+@pytest.fixture
+def settings(predictor_file: Path) -> RunConfig:
+    return RunConfig(
+        "ethanol",
+        "mmff",
+        scheme="kstep",
+        predictor=str(predictor_file),
+        k_steps=2,
+        save_interval=20,
+        corrector_steps=4,
+        duration_ps=0.88,
+        replicas=2,
+        compile=False,
+        seed=3,
+    )
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt"])
+def test_a_run_of_macro_steps(settings: RunConfig, tmp_path: Path, ensemble: str) -> None:
+    config = replace(settings, ensemble=ensemble)
+    data = read_run(run(config, tmp_path / "run"))
+    assert data.settings["status"] == "finished" and data.settings["physical_time"] is False
+    assert data.time_ps[-1] == pytest.approx(0.88) and data.time_ps[1] == pytest.approx(0.022)  # (40 + 4) x 0.5 fs
+    assert data.fallbacks is not None and 0 <= data.fallbacks.sum() < data.fallbacks.size
+    drift = data.conserved - data.conserved[0]
+    # By construction over jumps; the corrector's is that of Verlet at 0.5 fs.
+    assert np.abs(drift).max() < 0.05
+    assert data.settings["teacher_calls"] >= 2 * (1 + 40 // 2 * 5)
+    assert data.settings["models"]["predictor"]["macro_steps"] == [20, 40]
+
+
+def test_a_run_that_is_cut_ends_as_the_unbroken(
+    settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(settings, ensemble="nvt", baseline=False)
+    whole = read_run(run(config, tmp_path / "whole"))
+    from mlff_sim.runfolder import RunWriter
+
+    segment, written = RunWriter.segment, []
+
+    def cut(self: RunWriter, *args: Any) -> None:
+        segment(self, *args)
+        written.append(1)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunWriter, "segment", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "cut")
+    monkeypatch.undo()
+    again = read_run(run(config, tmp_path / "cut", resume=True))
+    for name in ("positions", "momenta", "conserved", "fallbacks"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+
+
+def test_the_corrector_is_a_whole_number_of_steps() -> None:
+    assert corrections_from_fraction(0.05, 200) == 10
+    with pytest.raises(
+        InputError, match=r"is 0.5 steps, no whole number of at least 1; the nearest that is: 0.05 \(1 step\)"
+    ):
+        corrections_from_fraction(0.025, 20)
+    with pytest.raises(InputError, match=r"the nearest that is: 0.03 \(6 steps\)"):
+        corrections_from_fraction(0.0312, 200)
+    with pytest.raises(InputError, match="outside"):
+        corrections_from_fraction(0.0, 200)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"predictor": None}, "needs a predictor; train one"),
+        ({"corrector_steps": None}, "must be a whole number from 1 to the 40 baseline steps"),
+        ({"corrector_steps": 41}, "must be a whole number from 1 to the 40 baseline steps"),
+        ({"k_steps": "auto"}, "'auto' has no rule for scheme 'kstep'"),
+        ({"k_steps": 3}, "was not trained for macro-steps of 60 baseline steps .* it knows 20, 40"),
+        ({"timestep_fs": 1.0}, "counts in baseline steps of 0.5 fs"),
+        ({"hydrogen_mass": 3.0}, "hydrogen_mass cannot go with"),
+        ({"save_interval": 0}, "save_interval = 0"),
+        ({"structure": "smiles:CCN"}, "knows the elements H, C, O, and the structure has N"),
+        ({"scheme": "respa", "k_steps": 1, "corrector_steps": None}, "predictor is for scheme 'kstep'"),
+    ],
+)
+def test_mistakes(settings: RunConfig, tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        run(replace(settings, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_larger_molecule_is_warned_of(settings: RunConfig, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="has 12 atoms and the largest .* 9: it extrapolates"):
+        data = read_run(run(replace(settings, structure="smiles:CCCO", duration_ps=0.088), tmp_path / "run"))
+    assert data.settings["status"] == "finished"
+
+
+def test_files_that_are_no_predictors(
+    settings: RunConfig, tmp_path: Path, predictor_file: Path, student_file: Path
+) -> None:
+    cut = tmp_path / "cut"
+    cut.write_bytes(predictor_file.read_bytes()[:-100])
+    for path, said in (
+        (tmp_path / "none", "does not exist; train one"),
+        (cut, "truncated"),
+        (student_file, "has format mlff-sim-student"),
+    ):
+        with pytest.raises(InputError, match=said):
+            run(replace(settings, predictor=str(path)), tmp_path / "run")
