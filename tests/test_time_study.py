@@ -251,6 +251,45 @@ def test_call_times_alone(files: Path, cli: Callable[..., Any], tmp_path: Path) 
         assert not c["figures"] and c["speedup_ci95"] is not None
 
 
+@pytest.mark.parametrize("more", [(), ("--call-times-only",)])
+def test_a_predictor_is_a_way_like_others(
+    predictor_file: Path, cli: Callable[..., Any], tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """A row for each macro-step; S + N steps a cycle for N + 1 calls of the teacher and one of the predictor."""
+    out = tmp_path / "out"
+    words = [
+        "time-study",
+        "--structure",
+        "ethanol",
+        "--teacher",
+        "mmff",
+        "--schemes",
+        "kstep",
+        "--predictor",
+        predictor_file,
+    ]
+    words += ["--macro-steps", "20,40", "--save-interval", "20", "--corrector-fraction", "0.1", *more]
+    words += ["--duration-ps", "0.88", "--equilibrate-ps", "0.05", "--replicas", "3", "--no-compile", "--out", out]
+    said = cli(*words)
+    assert said.code == 0, said
+    found = results(out)
+    jsonschema.validate(found, SCHEMA, cls=jsonschema.Draft202012Validator)
+    assert found["ways"] == ["teacher", "kstep-20-0.1", "kstep-40-0.1"]
+    for c, (s, n) in zip(found["cells"][1:], ((20, 2), (40, 4)), strict=True):
+        run = read_run(out / "ethanol" / c["way"])
+        assert c["cycle"] == {"steps": s + n, "teacher_calls": n + 1, "student_calls": 1}
+        t = c["timing"]
+        t_b, t_e, t_c = 1e-3 * t["baseline_teacher_ms"], 1e-3 * t["teacher_ms"], 1e-6 * t["student_inner_us"]
+        assert c["allowed_s"] == pytest.approx((s + n) * t_b - (n + 1) * t_e, rel=1e-9)
+        assert c["predicted"] == pytest.approx((s + n) * t_b / ((n + 1) * t_e + t_c), rel=1e-9)
+        assert run.fallbacks is not None
+        assert c["jumps"]["dropped"] == run.fallbacks.sum()
+        cycles = run.positions.shape[1] * round(1000 * run.time_ps[-1] / (0.5 * (s + n)))
+        assert c["jumps"]["made"] == cycles
+        assert c["model_s"] == pytest.approx(run.settings["wall_s"]["predictor"] / cycles, rel=1e-9)
+        assert c["dynamics"] and bool(c["figures"]) == (not more)
+
+
 @pytest.mark.parametrize(
     ("settings", "cycle"),
     [
