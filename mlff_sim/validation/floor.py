@@ -82,8 +82,9 @@ def beside_floor(
     So both have the same reference, and neither is part of it. If the run samples what the teacher does, the two could be
     exchanged, and their difference is zero on average whatever the figure and however long the runs; Student's t over the
     replicas says how well that is known, at a level that the intervals of all figures hold together (Bonferroni). Where the
-    teacher's replicas have more frames than the run's they are thinned to as many, evenly: a distribution from fewer frames
-    is a rougher one.
+    teacher's replicas have more frames than the run's are worth they are thinned to as many, evenly: a distribution from fewer
+    frames is a rougher one. Frames that stand several times in a row, as where Monte Carlo refuses, are worth (sum w)^2 /
+    sum w^2 with w these times (Kish, Survey Sampling (1965), section 11.7).
 
     Args:
         run: A, shape (frames, replicas, n, 3), not wrapped.
@@ -104,11 +105,21 @@ def beside_floor(
         raise ValueError(f"{len(x)} and {len(y)} frames of {x.shape[1]} replicas: two of each are the least.")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("positions must be finite numbers.")
-    thin = np.linspace(0, len(y) - 1, min(len(x), len(y))).round().astype(np.int64)
+    thin = np.linspace(0, len(y) - 1, min(_worth(x), len(y))).round().astype(np.int64)
     found = _spreads(x, y, thin, numbers, bonds) if len(bonds) else {}
     found["mean_rdf_l1"] = _differences(x, y, thin, numbers)
     share = ALARMS / (2 * len(FIGURES))
     return {k: _beside(k, values, floors, 1 - share) for k, (values, floors) in found.items()}
+
+
+def _worth(x: Array) -> int:
+    """Frames of a replica that are as many as theirs, repetitions counted for what they are worth; two at least."""
+    worth = []
+    for frames in x.swapaxes(0, 1):
+        new = np.flatnonzero((frames[1:] != frames[:-1]).any(axis=(1, 2))) + 1
+        times = np.diff([0, *new, len(frames)])
+        worth.append(len(frames) ** 2 / (times.astype(np.float64) ** 2).sum())
+    return max(2, round(float(np.mean(worth))))
 
 
 Pair = tuple[Array, Array]
@@ -118,7 +129,7 @@ Pair = tuple[Array, Array]
 def _beside(name: str, values: Array, floors: Array, quantile: float) -> BesideFloor:
     unit, limit = FIGURES[name]
     off, count = values - floors, len(values)
-    width = student_t(quantile, count - 1.0) * float(off.std(ddof=1)) / np.sqrt(count)
+    width = float(student_t(quantile, count - 1.0) * off.std(ddof=1) / np.sqrt(count))
     mean = float(off.mean())
     return BesideFloor(
         name=name,

@@ -90,6 +90,22 @@ def test_fewer_frames_are_held_to_as_few(make_run: Make, held: Callable[..., dic
     assert few.floor == pytest.approx(few.value, rel=0.1)
 
 
+def test_repeated_frames_are_held_to_what_they_are_worth(
+    make_run: Make, held: Callable[..., dict[str, object]]
+) -> None:
+    """Each frame k times with probability 0.3^(k-1) 0.7: worth <k>^2 / <k^2> = 0.77 of its distinct frames, 0.54 of all."""
+    teacher, rng = make_run(2000, 5, seed=0, tau=0.1), np.random.default_rng(3)
+    times = rng.geometric(0.7, 300)
+    run = np.repeat(make_run(300, 5, seed=1, tau=0.1), times, axis=0)
+    worth = len(run) ** 2 / (times.astype(float) ** 2).sum()
+    assert worth == pytest.approx(0.77 * 300, rel=0.1)  # 300 draws of k know <k^2> to a tenth
+    found = held(run, teacher)["mean_rdf_l1"]
+    as_many = held(make_run(round(worth), 5, seed=2, tau=0.1), teacher)["mean_rdf_l1"]
+    assert not found.seen
+    assert found.floor == as_many.floor
+    assert found.floor == pytest.approx(found.value, rel=0.1)
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (20, 1), (20, 2)])
 def test_what_cannot_be_compared_is_refused(
     make_run: Make, held: Callable[..., object], shape: tuple[int, int]
