@@ -100,9 +100,14 @@ def test_compiled_is_eager(kind: str) -> None:
     eager, fast = predictor(kind), predictor(kind, compile=True)
     right, found = eager(state, noise), fast(state, noise)
     assert fast.report == "engaged"
+    some = fast(
+        State(state.positions[1:], state.momenta[1:]), noise[1:]
+    )  # in the graph of all: nothing is compiled anew
+    np.testing.assert_allclose(some.positions, right.positions[1:], atol=1e-5)
+    assert list(fast._ready) == [3]
     np.testing.assert_allclose(found.positions, right.positions, atol=1e-5)
     np.testing.assert_allclose(found.momenta, right.momenta, atol=1e-5)
-    assert fast.calls == 3
+    assert fast.calls == 5
 
 
 def test_replicas_do_not_know_of_each_other() -> None:
