@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mlff_sim.forces import Array
+from mlff_sim.models.compiled import quiet
 from mlff_sim.models.flatgraph import compiled, flattened, fold_constants, lower_products
 from mlff_sim.predictors.network import Molecule, PredictorNet, advanced
 from mlff_sim.state import State
@@ -116,8 +117,7 @@ class Predictor:
         if not (self.compile or self.amp):
             return self.jump
         try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
+            with quiet(), torch.no_grad():
                 flat = flattened(self.jump, inputs)
                 if self.amp:
                     lower_products(flat, torch.bfloat16)
