@@ -27,6 +27,7 @@ FLOORS = {
     "neighbors": 1,
     "models": 1,
     "distill": 2,
+    "predictors": 2,
     "integrators": 3,
     "runfolder": 3,
     "trajectory": 3,
