@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mlff_sim.forces import Array
+from mlff_sim.structure import check_elements
 from mlff_sim.units import FS, KB
 
 RADIAL = 16
@@ -129,8 +130,13 @@ class GeneratingNet(nn.Module):
         self.weight = nn.Linear(channels, channels)
 
     def kinds(self, numbers: NDArray[np.int64]) -> Tensor:
-        """Indices of atomic numbers (n,) among the elements; an element that is not known raises ValueError."""
+        """Indices of atomic numbers (n,) among the elements.
+
+        Raises:
+            InputError: an element that the network does not know.
+        """
         known = self.settings["elements"]
+        check_elements([int(z) for z in numbers], known, "the generating function")
         return torch.tensor([known.index(int(z)) for z in numbers])
 
     def forward(self, q: Tensor, p: Tensor, kinds: Tensor, masses: Tensor) -> Tensor:

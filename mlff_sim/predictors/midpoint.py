@@ -26,6 +26,9 @@ from numpy.typing import NDArray
 from mlff_sim.forces import Array
 from mlff_sim.state import State
 
+RIDGE = 1e-14
+"""Keeps changes of the error that depend on each other solvable; of unit vectors' products, just above rounding."""
+
 Gradient = Callable[[Array, Array], tuple[Array, Array]]
 """(qbar, pbar), each (R, n, 3), to dG/dqbar and dG/dpbar, (eV u)^1/2 and A, of the same shape."""
 
@@ -128,8 +131,12 @@ def _combined(guesses: Array, errors: Array) -> Array:
         latest: Array = (guesses + errors)[:, -1]
         return latest
     dx, de = np.diff(guesses, axis=1), np.diff(errors, axis=1)
-    weights = np.einsum("rkd,rd->rk", np.linalg.pinv(de.transpose(0, 2, 1), rcond=1e-12), errors[:, -1])
-    following: Array = guesses[:, -1] + errors[:, -1] - np.einsum("rk,rkd->rd", weights, dx + de)
+    size = np.linalg.norm(de, axis=2, keepdims=True)
+    unit = de / np.where(size > 0, size, 1.0)
+    gram = unit @ unit.transpose(0, 2, 1) + RIDGE * np.eye(unit.shape[1])
+    weights = np.linalg.solve(gram, unit @ errors[:, -1, :, None])
+    step: Array = ((dx + de) / np.where(size > 0, size, 1.0)).transpose(0, 2, 1) @ weights
+    following: Array = guesses[:, -1] + errors[:, -1] - step[..., 0]
     return following
 
 
