@@ -107,17 +107,19 @@ def train(
     network: GeneratingNet,
     data: Midpoints,
     seconds: float,
+    steps: int | None = None,
     seed: int = 0,
     batch: int = 32,
     learning_rate: float = 2e-3,
     tick: Callable[[float], None] = lambda _: None,
 ) -> int:
-    """Train in place against the clock, with a cosine learning rate; leaves the running average of the weights.
+    """Train in place, against the clock, with a cosine learning rate; leaves the running average of the weights.
 
     Args:
         network: of float32.
         data: pairs.
         seconds: wall time.
+        steps: instead, for a result that does not depend on how fast the machine is.
         seed: of the order of pairs.
         batch: pairs in a step.
         learning_rate: at its peak.
@@ -131,13 +133,11 @@ def train(
     parameters = list(network.parameters())
     average = [p.detach().clone() for p in parameters]
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.98))
-    rng, begin, step, elapsed = np.random.default_rng(seed), time.perf_counter(), 0, 0.0
-    while elapsed < seconds:
+    rng, begin, step, done = np.random.default_rng(seed), time.perf_counter(), 0, 0.0
+    while done < 1:
         for group in optimizer.param_groups:
             group["lr"] = (
-                learning_rate
-                * min(1.0, (step + 1) / 50)
-                * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * elapsed / seconds)))
+                learning_rate * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
             )
         eq, ep = _errors(network, data, rng.integers(0, len(data), batch), kinds, masses, train=True)
         loss = (eq / unit_q).square().mean() + (ep / unit_p).square().mean()
@@ -148,6 +148,7 @@ def train(
         step += 1
         torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - min(0.99, (1 + step) / (10 + step)))
         elapsed = time.perf_counter() - begin
+        done = step / steps if steps else elapsed / seconds
         tick(elapsed)
     with torch.no_grad():
         for p, a in zip(parameters, average, strict=True):

@@ -101,7 +101,7 @@ def solve(gradient: Gradient, state: State, masses: Array, stride: float, tolera
     solved, iterations = np.zeros(replicas, dtype=np.bool_), np.zeros(replicas, dtype=np.int64)
     finite = np.isfinite(q).all(axis=(1, 2)) & np.isfinite(p).all(axis=(1, 2))
     active = np.flatnonzero(finite)
-    guess, scale = np.zeros((len(active), size)), np.linalg.norm((p[active] / root).reshape(len(active), -1), axis=1)
+    guess, scale = np.zeros((len(active), size)), np.sqrt(((p[active] / root) ** 2).sum(axis=(1, 2)))
     guesses, errors = np.zeros((len(active), 0, size)), np.zeros((len(active), 0, size))
     for iteration in range(tolerance.iterations):
         if not len(active):
@@ -111,7 +111,8 @@ def solve(gradient: Gradient, state: State, masses: Array, stride: float, tolera
         iterations[active] += 1
         if iteration == 0:  # never of a later guess: one that runs away would be its own excuse
             scale = scale + np.linalg.norm(image, axis=1)
-        residual[active] = np.linalg.norm(error, axis=1) / np.where(scale > 0, scale, 1.0)
+        rounding = 8 * np.finfo(np.float64).eps * np.linalg.norm(image, axis=1)  # hides what a far guess misses by
+        residual[active] = (np.linalg.norm(error, axis=1) + rounding) / np.where(scale > 0, scale, 1.0)
         done = residual[active] <= tolerance.residual
         solution[active[done]], solved[active[done]] = image[done], True
         going = ~done & np.isfinite(error).all(axis=1)
