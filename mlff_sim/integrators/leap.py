@@ -11,7 +11,7 @@ from mlff_sim.forces import Array
 from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.integrators.schemes import Flow, Leap, only
 from mlff_sim.integrators.stepper import Stepper
-from mlff_sim.predictors.midpoint import STANDARD, Tolerance, solve_both_ways
+from mlff_sim.predictors.midpoint import STANDARD, Direct, Tolerance, solve_both_ways
 from mlff_sim.state import State
 
 
@@ -41,6 +41,8 @@ class LeapStepper(Stepper):
         forces: table of the models that something else asks about the states reached.
         state: where to start.
         tolerance: when a leap counts as solved.
+        direct: a cheaper predictor of where a state leads, for the solver to begin with; it changes how many leaps are
+            solved, not where they lead.
 
     Attributes:
         leaps: tried, replica by replica, since the start.
@@ -52,14 +54,19 @@ class LeapStepper(Stepper):
     conserving = False  # nothing here knows an energy
 
     def __init__(
-        self, generator: Generating, forces: ForceTable, state: State, tolerance: Tolerance = STANDARD
+        self,
+        generator: Generating,
+        forces: ForceTable,
+        state: State,
+        tolerance: Tolerance = STANDARD,
+        direct: Direct | None = None,
     ) -> None:
         """Bind; nothing is evaluated yet."""
         if len(generator.masses) != state.positions.shape[1]:
             raise ValueError(
                 f"the generator is of {len(generator.masses)} atoms, the state of {state.positions.shape[1]}."
             )
-        self.generator, self.tolerance = generator, tolerance
+        self.generator, self.tolerance, self.direct = generator, tolerance, direct
         self.leaps = self.unsolved = self.one_way = self.gradients = 0
         super().__init__(only(Leap()), generator.stride, generator.masses, forces, state)
 
@@ -68,7 +75,7 @@ class LeapStepper(Stepper):
         if not isinstance(flow, Leap) or fraction != 1:
             raise ValueError("a LeapStepper takes whole leaps and nothing else.")
         tried = np.isfinite(self.state.positions).all(axis=(1, 2))
-        found = solve_both_ways(self.generator, self.state, self.masses, self.timestep, self.tolerance)
+        found = solve_both_ways(self.generator, self.state, self.masses, self.timestep, self.tolerance, self.direct)
         wide = found.solved[:, None, None]
         self.state = State(np.where(wide, found.state.positions, np.nan), np.where(wide, found.state.momenta, np.nan))
         self.leaps += int(tried.sum())

@@ -32,6 +32,9 @@ RIDGE = 1e-14
 Gradient = Callable[[Array, Array], tuple[Array, Array]]
 """(qbar, pbar), each (R, n, 3), to dG/dqbar and dG/dpbar, (eV u)^1/2 and A, of the same shape."""
 
+Direct = Callable[[State], State]
+"""Where a cheaper predictor thinks that states lead; a function of the state alone, and never trusted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
@@ -70,7 +73,15 @@ class Solution:
     residual: Array
 
 
-def solve(gradient: Gradient, state: State, masses: Array, stride: float, tolerance: Tolerance = STANDARD) -> Solution:
+@np.errstate(over="ignore", invalid="ignore")  # a guess may fly apart
+def solve(
+    gradient: Gradient,
+    state: State,
+    masses: Array,
+    stride: float,
+    tolerance: Tolerance = STANDARD,
+    direct: Direct | None = None,
+) -> Solution:
     """Solve for the midpoint by Anderson's accelerated fixed-point iteration, each replica on its own.
 
     The result is a function of the state alone, with nothing remembered from earlier leaps. D. G. Anderson, J. ACM 12, 547
@@ -83,6 +94,8 @@ def solve(gradient: Gradient, state: State, masses: Array, stride: float, tolera
         masses: u, shape (n,).
         stride: internal time units; only sets the measure, in which q m^1/2 / h stands beside p / m^1/2.
         tolerance: when to stop.
+        direct: where to begin to look; by default after an explicit half step, which has fast bonds at their full amplitude,
+            where midpoints have it times cos(w h / 2), and learnt functions know no more.
     """
     q, p = state.positions, state.momenta
     root = np.sqrt(masses)[:, None]
@@ -101,16 +114,21 @@ def solve(gradient: Gradient, state: State, masses: Array, stride: float, tolera
     solved, iterations = np.zeros(replicas, dtype=np.bool_), np.zeros(replicas, dtype=np.int64)
     finite = np.isfinite(q).all(axis=(1, 2)) & np.isfinite(p).all(axis=(1, 2))
     active = np.flatnonzero(finite)
-    guess, scale = np.zeros((len(active), size)), np.sqrt(((p[active] / root) ** 2).sum(axis=(1, 2)))
+    if len(active):
+        guess = half_step(active, np.zeros((len(active), size)))
+        iterations[active] = 1
+        # Of the start, never of a later guess: one that runs away would be its own excuse.
+        scale = np.sqrt(((p[active] / root) ** 2).sum(axis=(1, 2))) + np.linalg.norm(guess, axis=1)
+    if direct is not None and len(active):
+        end = direct(State(q[active], p[active]))
+        guess = (0.5 * np.stack([end.positions - q[active], end.momenta - p[active]], axis=1) / unit).reshape(-1, size)
     guesses, errors = np.zeros((len(active), 0, size)), np.zeros((len(active), 0, size))
-    for iteration in range(tolerance.iterations):
+    for _ in range(tolerance.iterations - 1):
         if not len(active):
             break
         image = half_step(active, guess)
         error = image - guess
         iterations[active] += 1
-        if iteration == 0:  # never of a later guess: one that runs away would be its own excuse
-            scale = scale + np.linalg.norm(image, axis=1)
         rounding = 8 * np.finfo(np.float64).eps * np.linalg.norm(image, axis=1)  # hides what a far guess misses by
         residual[active] = (np.linalg.norm(error, axis=1) + rounding) / np.where(scale > 0, scale, 1.0)
         done = residual[active] <= tolerance.residual
@@ -142,7 +160,12 @@ def _combined(guesses: Array, errors: Array) -> Array:
 
 
 def solve_both_ways(
-    gradient: Gradient, state: State, masses: Array, stride: float, tolerance: Tolerance = STANDARD
+    gradient: Gradient,
+    state: State,
+    masses: Array,
+    stride: float,
+    tolerance: Tolerance = STANDARD,
+    direct: Direct | None = None,
 ) -> Solution:
     """A leap that counts as solved only where the same solver, from its end with momenta turned round, finds the start.
 
@@ -153,9 +176,9 @@ def solve_both_ways(
     doi:10.1007/s00211-019-01056-4, and Lelievre, Santet & Stoltz, arXiv:2303.15918. Without the check it does not: solvers may
     fail from one end only, or find another solution.
     """
-    there = solve(gradient, state, masses, stride, tolerance)
+    there = solve(gradient, state, masses, stride, tolerance, direct)
     turned = State(there.state.positions, np.where(there.solved[:, None, None], -there.state.momenta, np.nan))
-    back = solve(gradient, turned, masses, stride, tolerance)
+    back = solve(gradient, turned, masses, stride, tolerance, direct)
     root = np.sqrt(masses)[:, None]
     q, p = state.positions, state.momenta
     miss = np.stack([(back.state.positions - q) * root / stride, (back.state.momenta + p) / root])

@@ -178,6 +178,25 @@ def test_where_there_is_no_solution_it_says_so() -> None:
             np.testing.assert_array_equal(end.state.positions, np.full((1, 1, 3), 0.3))
 
 
+def test_a_direct_predictor_is_only_where_the_search_begins(generator: Generator, thermal: Any) -> None:
+    """One that is right saves iterations; one that is wrong costs some; the leap is the same.
+
+    What is no number is refused.
+    """
+    start = thermal(2)
+    plain = leap(generator, start)
+
+    def begun(direct: Callable[[State], State]) -> Solution:
+        return solve(generator, start, generator.masses, generator.stride, direct=direct)
+
+    right, wrong = begun(lambda s: plain.state), begun(lambda s: State(s.positions + 0.05, 0.9 * s.momenta))
+    for got in (right, wrong):
+        assert got.solved.all()
+        np.testing.assert_allclose(got.state.positions, plain.state.positions, atol=1e-9)
+    assert (right.iterations == 2).all() and (wrong.iterations > 5).all()
+    assert not begun(lambda s: State(s.positions * np.nan, s.momenta)).solved.any()
+
+
 def test_replicas_do_not_know_of_each_other(generator: Generator, thermal: Any) -> None:
     """One that is not finite, or needs more iterations, changes nothing for the others."""
     start = thermal(3)
@@ -245,7 +264,7 @@ def test_a_double_well_stays_what_it_is(
 def test_what_is_refused_goes_back(generator: Generator, thermal: Any, toys: Any) -> None:
     """Where nothing can be solved nothing is accepted: positions of before, momenta turned round, each leap counted."""
     start = thermal(3)
-    never = Tolerance(iterations=1)
+    never = Tolerance(iterations=2)
     proposer = LeapStepper(generator, ForceTable({"teacher": toys.trap(9, KT)}), start, never)
     s = Metropolis(proposer, Langevin(300.0, 0.0, 0, 3), steps=4)
     s.step()
