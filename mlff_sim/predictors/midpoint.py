@@ -171,10 +171,10 @@ def solve_both_ways(
 
     Call S the set of states whose leap is solved and whose way back is solved and ends at the start. On S the leap followed
     by reversal is its own inverse and leads into S, so that being refused outside of it is decided the same way from both
-    ends, but for rounding where the solver only just converges, and a Metropolis test keeps its ensemble: Zappa, Holmes-Cerfon & Goodman, Commun. Pure Appl. Math. 71, 2609 (2018),
-    doi:10.1002/cpa.21783; for implicit steps of hybrid Monte Carlo, Lelievre, Rousset & Stoltz, Numer. Math. 143, 379 (2019),
-    doi:10.1007/s00211-019-01056-4, and Lelievre, Santet & Stoltz, arXiv:2303.15918. Without the check it does not: solvers may
-    fail from one end only, or find another solution.
+    ends (but for rounding, where the solver only just converges), and a Metropolis test keeps its ensemble: Zappa,
+    Holmes-Cerfon & Goodman, Commun. Pure Appl. Math. 71, 2609 (2018), doi:10.1002/cpa.21783; for implicit steps of hybrid
+    Monte Carlo Lelievre, Rousset & Stoltz, Numer. Math. 143, 379 (2019), doi:10.1007/s00211-019-01056-4, and Lelievre, Santet &
+    Stoltz, arXiv:2303.15918. Without the check it does not: solvers may fail from one end only, or find another solution.
     """
     there = solve(gradient, state, masses, stride, tolerance, direct)
     turned = State(there.state.positions, np.where(there.solved[:, None, None], -there.state.momenta, np.nan))
