@@ -42,7 +42,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: missing file, truncated or foreign content.
     """
-    record: dict[str, Any] = read_header(path, "student", "distill")
+    record: dict[str, Any] = read_header(path, "student", f"mlff-sim distill --out {path}")
     try:
         known = (
             record["format"] == FORMAT
@@ -54,7 +54,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
             record["architecture"]["widths"] = [int(w) for w in record["architecture"]["widths"]]
             record["energy_shift_eV"] = float(record["energy_shift_eV"])
     except (KeyError, TypeError, ValueError) as error:
-        raise no_record(path, "student", "distill") from error
+        raise no_record(path, "student", "mlff-sim distill") from error
     if not known:
         raise InputError(
             f"student file '{path}' has format {record['format']} {record['version']} "

@@ -32,20 +32,20 @@ def write_network(network: nn.Module, record: Mapping[str, Any], path: str | Pat
     os.replace(temporary, target)
 
 
-def read_header(path: str | Path, kind: str, verb: str) -> Any:
+def read_header(path: str | Path, kind: str, made_by: str) -> Any:
     """The JSON in a file's header, without loading tensors or torch.
 
     Args:
         path: the file.
         kind: what it should be, for messages, e.g. "student".
-        verb: of the command line that makes one.
+        made_by: what makes one, e.g. "mlff-sim distill".
 
     Raises:
         InputError: missing file, truncated or foreign content, no record.
     """
     file = Path(path)
     if not file.is_file():
-        raise InputError(f"{kind} file '{path}' does not exist; train one with: mlff-sim {verb} --out {path}")
+        raise InputError(f"{kind} file '{path}' does not exist; train one with: {made_by}")
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -56,14 +56,12 @@ def read_header(path: str | Path, kind: str, verb: str) -> Any:
     try:
         return json.loads(meta["mlff_sim"])
     except (KeyError, ValueError) as error:
-        raise no_record(path, kind, verb) from error
+        raise no_record(path, kind, made_by.partition(" --out ")[0]) from error
 
 
-def no_record(path: str | Path, kind: str, verb: str) -> InputError:
+def no_record(path: str | Path, kind: str, made_by: str) -> InputError:
     """What is said of a file whose record is not that of its kind."""
-    return InputError(
-        f"{kind} file '{path}' is a safetensors file without a {kind} record; write one with mlff-sim {verb}."
-    )
+    return InputError(f"{kind} file '{path}' is a safetensors file without a {kind} record; write one with {made_by}.")
 
 
 def load_weights(network: nn.Module, path: str | Path, kind: str) -> None:

@@ -44,7 +44,7 @@ def read_predictor(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: missing file, truncated or foreign content.
     """
-    record: dict[str, Any] = read_header(path, "predictor", "train-predictor")
+    record: dict[str, Any] = read_header(path, "predictor", f"mlff-sim train-predictor --out {path}")
     try:
         form, version = record["format"], int(record["version"])
         if form == FORMAT and version <= VERSION:
@@ -54,7 +54,7 @@ def read_predictor(path: str | Path) -> dict[str, Any]:
             record["largest"] = int(record["largest"])
             return record
     except (KeyError, TypeError, ValueError) as error:
-        raise no_record(path, "predictor", "train-predictor") from error
+        raise no_record(path, "predictor", "mlff-sim train-predictor") from error
     raise InputError(f"'{path}' has format {form} {version}; a predictor is {FORMAT} up to {VERSION}.")
 
 

@@ -132,7 +132,7 @@ def test_files_that_are_none(tmp_path: Path, learnt: tuple[GeneratingNet, Midpoi
     for name, what in (
         ("absent", "does not exist"),
         ("short", "truncated"),
-        ("foreign", "without the record"),
+        ("foreign", "without a generating-function record"),
         ("newer", "format mlff-sim-generating-function 99"),
         ("no stride", "corrupted"),
         ("other size", "corrupted"),
