@@ -15,16 +15,47 @@ which is above 1 where the model calls cost less than S t_b - e t_e: with f = e 
 | hybrid Monte Carlo, trajectories of K student steps | K | 1 | K |
 | the same, M outer steps of RESPA each | M K | M | M K |
 | a predictor that jumps S steps, f S of them repeated by the teacher | S | f S | 1 |
-| the same, the teacher's steps counted as time as well | (1 + f) S | f S | 1 |
+| the same, the teacher's steps counted as time as well, with the energy on landing | (1 + f) S | f S + 1 | 1 |
 
 Hybrid Monte Carlo has no time: what its steps are worth is in its effective samples, not here.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from mlff_sim.forces import Array
+
+Settings = Mapping[str, Any]
+
+
+def _inner(s: Settings) -> tuple[float, float, float]:
+    """One teacher call for K inner steps, as many times as there are outer steps in a proposal."""
+    k, made = float(s["k_steps"]), float(s.get("proposal_steps") or 1)
+    return made * k, made, made * k
+
+
+def _jump(s: Settings) -> tuple[float, float, float]:
+    """A jump of S steps, and N = f S of the teacher's that are time as well; one call more is for the energy on landing."""
+    jump, corrected = float(s["k_steps"]) * float(s["save_interval"]), float(s["corrector_steps"])
+    return jump + corrected, corrected + 1.0, 1.0
+
+
+def _mollified(s: Settings) -> tuple[float, float, float]:
+    """The student is asked once more, at the mollified positions."""
+    return float(s["k_steps"]), 1.0, float(s["k_steps"]) + 1.0
+
+
+CYCLES: dict[str, Callable[[Settings], tuple[float, float, float]]] = {
+    "respa": _inner,
+    "sinr": _inner,
+    "regulated": _inner,
+    "mollified": _mollified,
+    "ghmc": _inner,
+    "kstep": _jump,
+}
+"""The table, as functions of a run's settings: S, e and c of each scheme of two models."""
 
 Time = TypeVar("Time", float, Array)
 """One time, or many."""

@@ -17,3 +17,15 @@ class Silent:
 
     def update(self, done: float, total: float, note: str = "") -> None:
         """Do nothing."""
+
+
+class Named:
+    """Progress that says what it is of."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        """Wrap another."""
+        self._progress, self._name = progress, name
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        """Pass it on."""
+        self._progress.update(done, total, f"{self._name}: {note}" if note else self._name)

@@ -17,7 +17,7 @@ import numpy as np
 
 from mlff_sim.errors import InputError, SimulationStopped
 from mlff_sim.forces import Array
-from mlff_sim.progress import Progress, Silent
+from mlff_sim.progress import Named, Progress, Silent
 from mlff_sim.runfolder import STUDY_FORMAT, read_run, read_study, write_json
 from mlff_sim.simulation import Run, RunConfig
 from mlff_sim.simulation.config import GUARDS
@@ -98,11 +98,11 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
     outer = None
     for name, config in study.runs.items():
         settled = replace(config, structure=starts)
-        if outer is not None and settled.student is None:
+        if outer is not None and settled.plain:
             # Frames as far apart as those of the fast run, so that spectra of the two fold alike.
             settled = replace(settled, every=max(1, round(outer / settled.timestep_fs)))
         with suppress(SimulationStopped):
-            Run(settled, root / name, resume=True, progress=_Named(progress, name)).run()
+            Run(settled, root / name, resume=True, progress=Named(progress, name)).run()
         settings = read_run(root / name).settings
         if settings.get("kind") == "hybrid" and settings.get("physical_time"):
             outer = float(settings["outer_step_fs"]) * int(settings["every"])
@@ -170,7 +170,7 @@ def _warm(config: RunConfig, warm_ps: float, root: Path, progress: Progress, aim
 
         warm = _warm_up(config, warm_ps)
         with suppress(SimulationStopped):
-            Run(warm, root / STARTS, resume=True, progress=_Named(progress, "warm-up")).run()
+            Run(warm, root / STARTS, resume=True, progress=Named(progress, "warm-up")).run()
         found = read_run(root / STARTS)
         if stop := found.settings["stop"]:
             detail = f"during the warm-up, {stop['detail']}; {root / STARTS / 'stop.txt'} dissects it"
@@ -268,14 +268,3 @@ def _aimed(config: RunConfig, state: State, masses: Array, potential_eV: Array) 
     lowest = [float(evaluate(model, relaxed(model, x)[None]).energy[0]) for x in state.positions]
     above = np.maximum(potential_eV - np.array(lowest), 0.0)
     return State(state.positions, aimed_momenta(state, masses, config.temperature_K, above, com_removed=True))
-
-
-class _Named:
-    """Progress that says which run it is of."""
-
-    def __init__(self, progress: Progress, name: str) -> None:
-        self._progress, self._name = progress, name
-
-    def update(self, done: float, total: float, note: str = "") -> None:
-        """Pass it on."""
-        self._progress.update(done, total, f"{self._name}: {note}" if note else self._name)

@@ -37,6 +37,7 @@ FLOORS = {
     "benchmark": 4,
     "lessons": 4,
     "studies": 4,
+    "timestudy": 4,
     "validation": 4,
     "interfaces": 4,
     "report": 5,
@@ -47,9 +48,10 @@ SIDEWAYS = {
     ("simulation", "runfolder"),
     ("models", "acceleration"),
     ("models", "neighbors"),
+    ("timestudy", "studies"),
 }
-"""Between rooms of one floor: the run loop uses the integrators and the run folder, models use what makes them fast;
-never the other way round."""
+"""Between rooms of one floor: the run loop uses the integrators and the run folder, models use what makes them fast, a study
+of many molecules is made of studies; never the other way round."""
 GROUND = {"units", "errors", "structure", "smiles", "state", "motion", "forces", "progress", "limits", "cost"}
 """Files of the lowest floor share it and may import each other; Python itself refuses circles among them."""
 

@@ -20,6 +20,7 @@ from mlff_sim.cli.export import export
 from mlff_sim.cli.hybrid import hybrid
 from mlff_sim.cli.md import md
 from mlff_sim.cli.models import models
+from mlff_sim.cli.time_study import time_study
 from mlff_sim.cli.train_predictor import train_predictor
 from mlff_sim.cli.trial import VERBS
 from mlff_sim.cli.validate import validate
@@ -29,7 +30,7 @@ INTERRUPTED = 130
 CONTINUED = {
     **dict.fromkeys(("hybrid", "md"), "; the same command with --resume continues."),
     **dict.fromkeys(
-        ("distill", "train-predictor", "demo", "certify", *(f"validate {t.__name__}" for t in VERBS)),
+        ("distill", "train-predictor", "demo", "certify", "time-study", *(f"validate {t.__name__}" for t in VERBS)),
         "; the same command continues.",
     ),
 }
@@ -51,7 +52,7 @@ def _help(verb: Callable[..., int]) -> str:
     return "\n\n".join("\b\n" + p if p.startswith("  ") else p for p in paragraphs)
 
 
-for _verb in (distill, train_predictor, cadence, hybrid, md, certify, bench, export, models, demo):
+for _verb in (distill, train_predictor, cadence, hybrid, md, certify, time_study, bench, export, models, demo):
     app.command(help=_help(_verb))(_verb)
 
 _judge = typer.Typer(cls=ByDefault, rich_markup_mode=None, help=_help(validate))

@@ -17,6 +17,8 @@
 | are the lines where they should be? | `peaks`, `match_peaks` | `Peak`, `PeakMatch` |
 | is the fast run the same physics as the slow one? | `certify` | `Assessment` with `Differences` and `Control` |
 | is it faster, and from when on? | `break_even`, `measured_speedup`, `predict`, `sample_rates` | `BreakEven`, `Speedup`, `Prediction`, `Rate` |
+| how far is it from the teacher, beside the teacher's own seeds? | `beside_floor` | `BesideFloor` |
+| which way to simulate several molecules is worth its time? | `judge_molecule`, `judge_folder` | `TimeTable` of `Cell` and `Mean` |
 | which of several methods? | `method_bars`, `accuracy_per_second` | `MethodBars`, `AccuracyPerSecond` |
 | all of it, for the runs of a study | `assess` | `Assessment` |
 """
@@ -45,6 +47,7 @@ from mlff_sim.validation.ensemble import (
     Temperatures,
     equipartition,
 )
+from mlff_sim.validation.floor import BesideFloor, beside_floor
 from mlff_sim.validation.lines import Line, Peak, PeakMatch, match_peaks, peaks
 from mlff_sim.validation.methods import AccuracyPerSecond, Method, MethodBars, accuracy_per_second, method_bars
 from mlff_sim.validation.molecule import internal_momenta
@@ -57,6 +60,7 @@ from mlff_sim.validation.stepsize import StepSizeLaw, step_size_law
 from mlff_sim.validation.structure import StructureErrors, StructureFigure, structure_errors
 from mlff_sim.validation.study import assess_folder
 from mlff_sim.validation.survival import Break, Stability, stability, survival_time
+from mlff_sim.validation.timestudy import Cell, Mean, TimeTable, judge_folder, judge_molecule
 from mlff_sim.validation.verdict import Verdict, worst
 from mlff_sim.validation.vibrations import (
     Spectrum,
@@ -69,9 +73,11 @@ from mlff_sim.validation.vibrations import (
 __all__ = [
     "AccuracyPerSecond",
     "Assessment",
+    "BesideFloor",
     "Break",
     "BreakEven",
     "CallTimes",
+    "Cell",
     "Control",
     "Convergence",
     "Cycle",
@@ -86,6 +92,7 @@ __all__ = [
     "KineticConsistency",
     "KineticDistribution",
     "Line",
+    "Mean",
     "Method",
     "MethodBars",
     "Peak",
@@ -105,10 +112,12 @@ __all__ = [
     "StructureErrors",
     "StructureFigure",
     "Temperatures",
+    "TimeTable",
     "Verdict",
     "accuracy_per_second",
     "assess",
     "assess_folder",
+    "beside_floor",
     "break_even",
     "certify",
     "compare",
@@ -121,6 +130,8 @@ __all__ = [
     "frame_spacing",
     "infrared",
     "internal_momenta",
+    "judge_folder",
+    "judge_molecule",
     "kinetic_consistency",
     "load_reference",
     "match_peaks",

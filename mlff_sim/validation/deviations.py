@@ -166,9 +166,9 @@ def compared(
     controls = Controls(*(np.concatenate([f[k] for f in (none, *near)]) for k in (0, 1)))
     shapes = (sample.run, sample.reference)
     if coordinate.kind == "dihedral":
-        series, errors, influences, spread = _circular(p, q)
+        series, errors, influences = _circular(p, q)
     else:
-        series, errors, influences, spread = _linear(p[0], q[0], controls)
+        series, errors, influences = _linear(p[0], q[0], controls)
     # Energy is forgotten slowly at low friction, and with it widths; means of what oscillates are known much sooner.
     slowness = {k: [sample.inefficiency(v, f) for v, f in zip(pair, shapes, strict=True)] for k, pair in series.items()}
     slowness["wasserstein"] = [max(v[k] for v in slowness.values()) for k in (0, 1)]
@@ -180,13 +180,30 @@ def compared(
         if statistic in influences:
             pseudo[statistic] = sample.pseudo(scale, sample.means(influences[statistic]))
     errors["wasserstein"], pseudo["wasserstein"] = _wasserstein(coordinate, p, q, sample, scale, controls)
-    return Row(coordinate.name, errors, pseudo, samples, spread)
+    return Row(coordinate.name, errors, pseudo, samples, (spread(coordinate, p, q), spread(coordinate, q, q)))
 
 
-def _linear(
-    a: Array, b: Array, controls: Controls
-) -> tuple[Any, dict[str, float], dict[str, Array], tuple[float, float]]:
-    """Series to take effective samples of, errors, influence of each frame of the reference on them, distances from the mean."""
+def spread(coordinate: Coordinate, p: Array, q: Array) -> float:
+    """Root mean square distance of a coordinate from the mean it has in the reference, the shorter way round of dihedrals.
+
+    Args:
+        coordinate: which.
+        p: its values in the run, A or degrees, any shape of two axes or more, the first of which are equivalents.
+        q: its values in the reference.
+
+    Returns:
+        A or degrees; NaN of a dihedral that has no mean (`ONE_WELL`).
+    """
+    if coordinate.kind != "dihedral":
+        return float(np.sqrt(((p - q.mean()) ** 2).mean()))
+    centre = np.exp(1j * np.radians(q)).mean()
+    if abs(centre) <= ONE_WELL:
+        return float("nan")
+    return float(np.sqrt((((p - np.degrees(np.angle(centre)) + 180) % 360 - 180) ** 2).mean()))
+
+
+def _linear(a: Array, b: Array, controls: Controls) -> tuple[Any, dict[str, float], dict[str, Array]]:
+    """Series to take effective samples of, errors, influence of each frame of the reference on them."""
     mean, width = float(b.mean()), float(b.std())
     run, reference = controls.freed(a, b)
     squares, own = controls.freed((a - mean) ** 2, (b - mean) ** 2)
@@ -194,8 +211,7 @@ def _linear(
     fixed = width <= 1e-9 * abs(mean)
     errors = {"mean": shift, "width": float(np.sqrt(max(squares.mean() - shift**2, 0.0))) - width}
     influences = {"mean": reference - mean, "width": 0 * own if fixed else (own - width**2) / (2 * width)}
-    spread = (float(np.sqrt(((a - mean) ** 2).mean())), width)
-    return {"mean": ((run,), (reference,)), "width": ((squares,), (own,))}, errors, influences, spread
+    return {"mean": ((run,), (reference,)), "width": ((squares,), (own,))}, errors, influences
 
 
 def _harmonics(values: Array) -> list[Array]:
@@ -205,13 +221,13 @@ def _harmonics(values: Array) -> list[Array]:
     return [part for wave in waves for part in (wave.real, wave.imag)]
 
 
-def _circular(p: Array, q: Array) -> tuple[Any, dict[str, float], dict[str, Array], tuple[float, float]]:
+def _circular(p: Array, q: Array) -> tuple[Any, dict[str, float], dict[str, Array]]:
     """The same of angles in degrees that close at 360."""
     z, w = np.exp(1j * np.radians(p)).mean(axis=0), np.exp(1j * np.radians(q)).mean(axis=0)
     series: Any = {"mean": (_harmonics(p), _harmonics(q))}
     long, length = abs(z.mean()), abs(w.mean())
     if length <= ONE_WELL:
-        return series, {}, {}, (float("nan"), float("nan"))
+        return series, {}, {}
     turned = w / (w.mean() / length)
     series["width"] = ((z / (w.mean() / length)).real,), (turned.real,)
     deviation = np.sqrt(2 * max(1 - length, 0.0))
@@ -223,9 +239,7 @@ def _circular(p: Array, q: Array) -> tuple[Any, dict[str, float], dict[str, Arra
         "mean": np.degrees(turned.imag / length),
         "width": np.degrees((length - turned.real) / deviation) if deviation > 1e-7 else 0 * turned.real,
     }
-    centre = np.degrees(np.angle(w.mean()))
-    around = [float(np.sqrt((((v - centre + 180) % 360 - 180) ** 2).mean())) for v in (p, q)]
-    return series, errors, influences, (around[0], around[1])
+    return series, errors, influences
 
 
 def _wasserstein(

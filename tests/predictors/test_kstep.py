@@ -222,25 +222,6 @@ def test_what_cannot_be_a_frame_is_dropped(ethanol: Atoms, thermal) -> None:
     assert sound(State(x[2:], p[2:]), np.array([2, 3])).tolist() == [False, False]
 
 
-@pytest.fixture(scope="session")
-def predictor_file(ethanol: Atoms, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained predictor that hardly moves the atoms: its draws are mostly taken."""
-    import torch
-
-    from mlff_sim.predictors.file import save_predictor
-    from mlff_sim.predictors.network import Architecture, PredictorNet
-
-    torch.manual_seed(0)
-    net = PredictorNet(Architecture("egnn", 16, 4, 2, 2), 2)
-    with torch.no_grad():
-        net.read.weight.mul_(0.05)
-        net.read.weight[1] *= 400
-    path = tmp_path_factory.mktemp("predictor") / "small.predictor"
-    record = {"macro_steps": [20, 40], "timestep_fs": 0.5, "elements": [1, 6, 8], "largest": 9}
-    save_predictor(net, record, path)
-    return path
-
-
 @pytest.fixture
 def settings(predictor_file: Path) -> RunConfig:
     return RunConfig(
