@@ -45,6 +45,7 @@ ROWS = (
     "residual_mae",
     "accepted",
     "fallbacks",
+    "redraws",
     "positions",
     "momenta",
 )
@@ -65,7 +66,8 @@ class RunData:
         residual_mae: eV/A, mean |teacher - student| over components since the previous row, shape (rows, R), of the
             middle model where there is one in between; None in plain runs.
         accepted: proposals accepted since the previous row, shape (rows, R); None where nothing is proposed.
-        fallbacks: draws of a predictor that were dropped since the previous row, shape (rows, R); None where nothing is drawn.
+        fallbacks: macro-steps that no draw of a predictor held for since the previous row, shape (rows, R); None where nothing is drawn.
+        redraws: draws beyond the first of a macro-step since the previous row, shape (rows, R); None as above.
         positions: A, shape (rows, R, n, 3).
         momenta: (eV u)^1/2, shape (rows, R, n, 3); those of the scheme, which with bounded velocities are not m v.
         wall: wall-clock figures by name.
@@ -81,6 +83,7 @@ class RunData:
     residual_mae: Array | None
     accepted: Array | None
     fallbacks: Array | None
+    redraws: Array | None
     positions: Array
     momenta: Array
     wall: dict[str, Array]

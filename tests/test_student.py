@@ -16,8 +16,9 @@ from ase import Atoms
 from mlff_sim.acceleration import Acceleration, Execution
 from mlff_sim.errors import InputError
 from mlff_sim.forces import check_provider, evaluate
-from mlff_sim.models.checkpoint import load_student, read_record, save_student, sha256
+from mlff_sim.models.checkpoint import load_student, read_record, save_student
 from mlff_sim.models.registry import load_model
+from mlff_sim.models.safefile import sha256
 from mlff_sim.models.student import Student
 from mlff_sim.structure import read_structure
 

@@ -16,8 +16,9 @@ from mlff_sim.distill.dataset import MAX_EXCHANGES, Labels, hydrogen_exchanges, 
 from mlff_sim.distill.plan import TEST_FRAMES, TUNING
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Evaluation
-from mlff_sim.models.checkpoint import read_record, save_student, sha256
+from mlff_sim.models.checkpoint import read_record, save_student
 from mlff_sim.models.registry import load_model
+from mlff_sim.models.safefile import sha256
 from mlff_sim.models.shipped import student_path
 from mlff_sim.structure import read_structure
 

@@ -19,7 +19,8 @@ from mlff_sim.distill.dataset import Labels, hydrogen_exchanges, label, read_lab
 from mlff_sim.distill.plan import FRESH, TEST_FRAMES, TUNING, read_start
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, ForceProvider
-from mlff_sim.models.checkpoint import load_student, save_student, sha256
+from mlff_sim.models.checkpoint import load_student, save_student
+from mlff_sim.models.safefile import sha256
 from mlff_sim.models.shipped import student_path
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.structure import check_free

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlff_sim.errors import InputError
-from mlff_sim.models.checkpoint import read_record, sha256
+from mlff_sim.models.checkpoint import read_record
+from mlff_sim.models.safefile import sha256
 from mlff_sim.models.shipped import student_path
 from mlff_sim.structure import check_species
 

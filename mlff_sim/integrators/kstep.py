@@ -7,8 +7,8 @@ One step of S + N baseline steps of the time h is
 3. at constant temperature, the exact Ornstein-Uhlenbeck step of the momenta over S h;
 4. N steps of the teacher's own dynamics.
 
-Where the drawn frame cannot be (no energy is left for the momenta, or a rule says no), that replica's draw is dropped and
-its S steps are made by the dynamics of `fallback` instead. Fallbacks are counted.
+Where the drawn frame cannot be (no energy is left for the momenta, or a rule says no), that replica draws again, which costs
+one call of the teacher; after `DRAWS` of them its S steps are made by the dynamics of `fallback` instead. Both are counted.
 
 This is no integrator of the equations of motion: what happens within S h is only right in distribution, and that only as
 far as the predictor is. Time is approximate; energy is conserved by construction, and says nothing.
@@ -16,6 +16,7 @@ far as the predictor is. Time is approximate; energy is conserved by constructio
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Protocol
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlff_sim.errors import NonFinite
-from mlff_sim.forces import Array
+from mlff_sim.forces import Array, Evaluation, evaluate
 from mlff_sim.integrators.schemes import Bath
 from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.state import State, kinetic_energy
@@ -45,6 +46,13 @@ class Draw(Protocol):
         """A state a macro-step later, of each replica with its own random stream."""
 
 
+Judge = Callable[[State, NDArray[np.int64]], NDArray[np.bool_]]
+"""Says of some replicas' state, and which replicas they are, which may be gone on from."""
+
+DRAWS = 5
+"""Tries at a macro-step: another one costs a call, a fallback S of them."""
+
+
 class KStep(Stepper):
     """A `Stepper` whose steps are macro-steps.
 
@@ -55,14 +63,14 @@ class KStep(Stepper):
         corrections: N, at least 1.
         bath: random streams, which the draws need too; without friction at constant energy.
         fallback: makes dynamics of `steps` baseline steps, for some of the replicas: from their state and bath to the end.
-        sound: says of a state which replicas may go on from it; None takes all.
+        sound: says which replicas may go on from where they are; None takes all.
 
     Attributes:
-        jumps: macro-steps asked of the predictor, of each replica, since the last restart.
-        fallbacks: of these, those that were made otherwise, shape (replicas,).
+        fallbacks: macro-steps that were made otherwise, shape (replicas,).
+        redraws: draws beyond the first of a macro-step, shape (replicas,).
     """
 
-    counted = ("fallbacks",)
+    counted = ("fallbacks", "redraws")
 
     def __init__(
         self,
@@ -72,7 +80,7 @@ class KStep(Stepper):
         corrections: int,
         bath: Langevin,
         fallback: Callable[[State, Langevin], tuple[State, Array]],
-        sound: Callable[[Stepper], NDArray[np.bool_]] | None = None,
+        sound: Judge | None = None,
     ) -> None:
         """Bind; nothing is evaluated yet."""
         self.corrector, self.predictor, self.fallback, self.sound = corrector, predictor, fallback, sound
@@ -84,13 +92,11 @@ class KStep(Stepper):
     def restart(self, state: State, bath: Langevin | None) -> None:
         """Go to another state, and count anew."""
         super().restart(state, bath)
-        self.jumps, self.fallbacks = 0, np.zeros(len(state.positions))
+        self.fallbacks, self.redraws = (np.zeros(len(state.positions)) for _ in range(2))
 
     def step(self) -> None:
         """Jump, or fall back; then correct."""
-        assert self.bath is not None
         start = self.state
-        self.jumps += 1
         good = self._jump(start)
         if not good.all():
             self.fallbacks = self.fallbacks + ~good
@@ -107,32 +113,55 @@ class KStep(Stepper):
 
     def _jump(self, start: State) -> NDArray[np.bool_]:
         """Go where the predictor says; True for the replicas that may stay there."""
-        assert self.bath is not None
         energy = kinetic_energy(start.momenta, self.masses) + self.potential()
-        before = self.predictor.seconds, self.predictor.calls
-        drawn = self.predictor.draw(start, self.bath.streams)
-        table = self.forces
-        table.seconds["predictor"] += self.predictor.seconds - before[0]
-        table.calls["predictor"] += self.predictor.calls - before[1]
-        numbers = np.isfinite(drawn.positions) & np.isfinite(drawn.momenta)
-        finite: NDArray[np.bool_] = np.asarray(numbers.all(axis=(1, 2)))
-        here = _chosen(finite, drawn, start)  # what is no number is not the teacher's business
-        self.state = here
-        self.forces.move(here.positions)
-        try:
-            potential = self.potential()
-        except (NonFinite, RuntimeError):
-            # Which replica the teacher failed for is not known; all of them fall back, and it forgets its guesses.
-            self.forces.reset()
-            return np.zeros(len(energy), dtype=np.bool_)
-        momenta, enough = scaled_to(here, self.masses, energy - potential)
-        self.state = State(here.positions, momenta)
-        good: NDArray[np.bool_] = finite & enough
-        if self.sound is not None:
-            good &= self.sound(self)
+        known, calls, begun = self.forces["teacher"], 0, time.perf_counter()
+        x, p, u, f = (a.copy() for a in (start.positions, start.momenta, known.energy, known.forces))
+        good = np.zeros(len(energy), dtype=np.bool_)
+        drawing = 0.0
+        for attempt in range(DRAWS):
+            which = np.flatnonzero(~good)
+            if not len(which):
+                break
+            if attempt:
+                self.redraws[which] += 1
+            drawn, seconds = self._drawn(start, which)
+            drawing += seconds
+            finite = np.isfinite(drawn.positions).all(axis=(1, 2)) & np.isfinite(drawn.momenta).all(axis=(1, 2))
+            which, drawn = which[finite], State(drawn.positions[finite], drawn.momenta[finite])
+            if not len(which):  # what is no number is not the teacher's business
+                continue
+            calls += len(which)
+            try:
+                answer = evaluate(self.forces.providers["teacher"], drawn.positions)
+            except (NonFinite, RuntimeError):  # which replica it failed for is not known
+                self.forces.reset()
+                continue
+            momenta, enough = scaled_to(drawn, self.masses, energy[which] - answer.energy)
+            taken = enough & np.isfinite(answer.forces).all(axis=(1, 2))
+            if self.sound is not None:
+                taken &= self.sound(State(drawn.positions, momenta), which)
+            x[which[taken]], p[which[taken]] = drawn.positions[taken], momenta[taken]
+            u[which[taken]], f[which[taken]] = answer.energy[taken], answer.forces[taken]
+            good[which[taken]] = True
+        self.state = State(x, p)
+        self.forces.move(x)
+        self.forces.put("teacher", Evaluation(u, f), calls, time.perf_counter() - begun - drawing)
+        assert self.bath is not None
         if good.any() and np.any(self.bath.friction):
             self._bathe(good)
         return good
+
+    def _drawn(self, start: State, which: NDArray[np.int64]) -> tuple[State, float]:
+        """A draw for some of the replicas, and its seconds."""
+        assert self.bath is not None
+        seconds, calls = self.predictor.seconds, self.predictor.calls
+        drawn = self.predictor.draw(
+            State(start.positions[which], start.momenta[which]), [self.bath.streams[r] for r in which]
+        )
+        spent, table = self.predictor.seconds - seconds, self.forces
+        table.seconds["predictor"] += spent
+        table.calls["predictor"] += self.predictor.calls - calls
+        return drawn, spent
 
     def _bathe(self, good: NDArray[np.bool_]) -> None:
         """The bath over the time of the jump. Where it did not happen the noise is drawn and not used."""

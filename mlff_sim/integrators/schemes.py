@@ -53,7 +53,12 @@ class Fade(Bath):
     """Exact Ornstein-Uhlenbeck step of the thermostats over the time t."""
 
 
-Flow = Kick | Drift | Bath | Feel | Scale
+@dataclass(frozen=True, slots=True)
+class Leap:
+    """(x, p) -> (x', p') by a generating function at the midpoint, which is its own adjoint; see `leap.py`."""
+
+
+Flow = Kick | Drift | Bath | Feel | Scale | Leap
 Scheme = tuple[tuple[Flow, Fraction], ...]
 
 HALF = Fraction(1, 2)

@@ -157,7 +157,7 @@ class Accelerated:
     def built(self, inputs: Tensors) -> Call:
         """The accelerated form for inputs like these."""
         a = self.acceleration
-        with _quiet(), _tf32(a.tf32):
+        with quiet(), _tf32(a.tf32):
             if not (a.compile or a.autocast):
                 return self.module
             ragged = None if a.padded else self.ragged
@@ -205,7 +205,7 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Torch's compiler warns about its own internals on first use, and about a CUDA it finds without a GPU."""
     log = logging.getLogger("torch.utils.cpp_extension")
     level = log.level

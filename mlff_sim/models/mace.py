@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from mlff_sim.errors import InputError
-from mlff_sim.models.checkpoint import sha256
 from mlff_sim.models.contraction import FoldedContraction
 from mlff_sim.models.graph import GraphProvider
+from mlff_sim.models.safefile import sha256
 from mlff_sim.structure import check_elements
 
 if TYPE_CHECKING:

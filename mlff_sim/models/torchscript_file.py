@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, Evaluation, stress_from_strain
-from mlff_sim.models.checkpoint import sha256
+from mlff_sim.models.safefile import sha256
 from mlff_sim.units import HARTREE, KCAL_PER_MOL, KJ_PER_MOL, NM
 
 if TYPE_CHECKING:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlff_sim.errors import InputError, MissingExtra
-from mlff_sim.models.checkpoint import sha256
+from mlff_sim.models.safefile import load_weights, no_record, read_header, sha256, write_network
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,8 +28,6 @@ def save_predictor(network: PredictorNet, record: Mapping[str, Any], path: str |
     The header's `mlff_sim` entry is the record as JSON. It must hold `macro_steps` (baseline steps), `timestep_fs`,
     `elements` (atomic numbers) and `largest` (atoms); format, version, architecture and units are added.
     """
-    from safetensors.torch import save
-
     full = {
         **record,
         "format": FORMAT,
@@ -39,11 +35,7 @@ def save_predictor(network: PredictorNet, record: Mapping[str, Any], path: str |
         "architecture": network.architecture.as_dict(),
         "units": {"length": "A", "energy": "eV", "mass": "u"},
     }
-    tensors = {k: v.detach().contiguous().clone() for k, v in network.state_dict().items()}
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(save(tensors, metadata={"mlff_sim": json.dumps(full)}))
-    os.replace(temporary, target)
+    write_network(network, full, path)
 
 
 def read_predictor(path: str | Path) -> dict[str, Any]:
@@ -52,20 +44,8 @@ def read_predictor(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: missing file, truncated or foreign content.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(
-            f"predictor file '{path}' does not exist; train one with: mlff-sim train-predictor --out {path}"
-        )
-    from safetensors import SafetensorError, safe_open
-
+    record: dict[str, Any] = read_header(path, "predictor", f"mlff-sim train-predictor --out {path}")
     try:
-        with safe_open(file, framework="numpy") as f:
-            meta = f.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"predictor file '{path}' is truncated or no safetensors file ({error}).") from error
-    try:
-        record: dict[str, Any] = json.loads(meta["mlff_sim"])
         form, version = record["format"], int(record["version"])
         if form == FORMAT and version <= VERSION:
             record["macro_steps"] = [int(s) for s in record["macro_steps"]]
@@ -74,9 +54,7 @@ def read_predictor(path: str | Path) -> dict[str, Any]:
             record["largest"] = int(record["largest"])
             return record
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"'{path}' is a safetensors file without a predictor's record; write one with mlff-sim train-predictor."
-        ) from error
+        raise no_record(path, "predictor", "mlff-sim train-predictor") from error
     raise InputError(f"'{path}' has format {form} {version}; a predictor is {FORMAT} up to {VERSION}.")
 
 
@@ -139,9 +117,6 @@ def load_network(path: str | Path) -> tuple[PredictorNet, dict[str, Any]]:
         InputError: missing, truncated, corrupted or foreign file; MissingExtra without torch-geometric.
     """
     record = read_predictor(path)
-    import torch
-    from safetensors.torch import load_file
-
     needs_geometric()
     from mlff_sim.predictors.network import ARCHITECTURES, Architecture, PredictorNet
 
@@ -150,12 +125,9 @@ def load_network(path: str | Path) -> tuple[PredictorNet, dict[str, Any]]:
         if architecture.kind not in ARCHITECTURES:
             raise ValueError(f"unknown architecture '{architecture.kind}'")
         network = PredictorNet(architecture, len(record["macro_steps"]))
-        tensors = load_file(path)
-        network.load_state_dict(tensors)
     except Exception as error:
         raise InputError(f"predictor file '{path}' is corrupted ({str(error).splitlines()[0]}).") from error
-    if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
-        raise InputError(f"predictor file '{path}' is corrupted (weights that are not finite).")
+    load_weights(network, path, "predictor")
     record["sha256"] = sha256(path)
     return network, record
 

@@ -10,7 +10,7 @@ The motion of the molecule as a whole is not learnt. Total momentum and angular 
 
 1. the network sees x about the centre of mass, and momenta without translation and rotation;
 2. it gives displacements and new momenta, as vectors that turn with the molecule;
-3. both are turned by the angle that a rigid body would in the meantime, the centre moves on, and momenta get the
+3. both are turned as a rigid body of that shape would in the meantime, the centre moves on, and momenta get the
    rotation that makes L what it was.
 """
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mlff_sim.predictors.layers import EquivariantLayer
-from mlff_sim.predictors.rigid import angular_velocity, rigid_motion, turned, turning
+from mlff_sim.predictors.rigid import angular_velocity, free_rotation, rigid_motion, turning
 from mlff_sim.units import KB
 
 ARCHITECTURES = {"egnn": 0, "transformer": 4}
@@ -119,7 +119,7 @@ class PredictorNet(nn.Module):
         super().__init__()
         a = self.architecture = architecture
         self.element, self.stride = nn.Embedding(HEAVIEST, a.width), nn.Embedding(strides, a.width)
-        self.vectors = nn.Linear(1 + a.noise, a.channels, bias=False)
+        self.vectors = nn.Linear(2 + a.noise, a.channels, bias=False)
         self.register_buffer("centres", torch.linspace(NEAR_A, FAR_A, BASIS), persistent=False)
         heads = ARCHITECTURES[a.kind]
         edge = BASIS + SEPARATIONS
@@ -127,14 +127,17 @@ class PredictorNet(nn.Module):
         self.read = nn.Linear(a.channels, 2, bias=False)
         self.scale = nn.Sequential(nn.Linear(a.width, a.width), nn.SiLU(), nn.Linear(a.width, 2))
 
-    def forward(self, molecule: Molecule, stride: int, x: Tensor, v: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, molecule: Molecule, stride: int, x: Tensor, v: Tensor, spinning: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Displacements in A and momenta in thermal units, (R, n, 3) each.
 
         Args:
             molecule: what is known beforehand.
             stride: which of the macro-steps.
             x: A, (R, n, 3).
-            v: momenta in thermal units, (R, n, 3).
+            v: internal momenta in thermal units, (R, n, 3).
+            spinning: those of the rotation as a whole, which pulls a molecule apart and turns its vibrations, (R, n, 3).
             noise: normal random vectors, (R, n, noise, 3).
         """
         replicas, n = x.shape[:2]
@@ -148,7 +151,7 @@ class PredictorNet(nn.Module):
         first = n * torch.arange(replicas)
         edge_index = (pairs[:, None] + first[:, None]).flatten(1)
         h = (self.element(molecule.numbers) + self.stride.weight[stride]).repeat(replicas, 1)
-        given = torch.cat([v[:, :, None], noise], dim=2).flatten(0, 1)
+        given = torch.cat([v[:, :, None], spinning[:, :, None], noise], dim=2).flatten(0, 1)
         vectors = torch.einsum("akx,ck->acx", given, self.vectors.weight)
         for layer in self.layers:
             h, vectors = layer(h, vectors, edge_index, edge, r, n - 1)
@@ -174,12 +177,14 @@ def advanced(
     m = molecule.masses
     rigid = rigid_motion(x, p, m)
     about = x - rigid.centre
-    internal = p - m[:, None] * rigid.velocity - turning(about, m, rigid.rate)
+    spinning = turning(about, m, rigid.rate)
+    internal = p - m[:, None] * rigid.velocity - spinning
     unit = torch.sqrt(m * KB * REFERENCE_K)[:, None]
-    displacement, momenta = network(molecule, stride, about.to(noise.dtype), (internal / unit).to(noise.dtype), noise)
+    given = [a.to(noise.dtype) for a in (about, internal / unit, spinning / unit)]
+    displacement, momenta = network(molecule, stride, *given, noise)
     y, q = about + displacement.to(x.dtype), momenta.to(x.dtype) * unit
     y = y - (m[:, None] * y).sum(1, keepdim=True) / m.sum()
-    y, q = turned(y, rigid.rate * time), turned(q, rigid.rate * time)
+    y, q = free_rotation(y, q, m, rigid.spin, time)
     q = q - m[:, None] * q.sum(1, keepdim=True) / m.sum()
     for _ in range(2):  # the floor under the moments of inertia leaves a billionth the first time
         missing = rigid.spin - torch.linalg.cross(y, q).sum(1)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mlff_sim.forces import Array
+from mlff_sim.models.compiled import quiet
 from mlff_sim.models.flatgraph import compiled, flattened, fold_constants, lower_products
 from mlff_sim.predictors.network import Molecule, PredictorNet, advanced
 from mlff_sim.state import State
@@ -92,14 +93,19 @@ class Predictor:
             torch.from_numpy(np.ascontiguousarray(noise, dtype=np.float32)),
         )
         replicas = len(state.positions)
-        if replicas not in self._ready:
-            self._ready[replicas] = self._prepared(inputs)
+        # Some of the replicas, in a draw that is repeated, take the graph of all; its other rows are idle.
+        size = min((n for n in self._ready if n >= replicas), default=replicas)
+        if size > replicas:
+            rows = torch.arange(size) % replicas
+            inputs = (inputs[0][rows], inputs[1][rows], inputs[2][rows])
+        elif size not in self._ready:
+            self._ready[size] = self._prepared(inputs)
         begun = time.perf_counter()
         with torch.no_grad():
-            x, p = self._ready[replicas](*inputs)
+            x, p = self._ready[size](*inputs)
         self.seconds += time.perf_counter() - begun
         self.calls += replicas
-        return State(x.numpy(), p.numpy())
+        return State(x[:replicas].numpy(), p[:replicas].numpy())
 
     def draw(self, state: State, streams: Sequence[np.random.Generator]) -> State:
         """The same with a random stream for each replica."""
@@ -111,8 +117,7 @@ class Predictor:
         if not (self.compile or self.amp):
             return self.jump
         try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
+            with quiet(), torch.no_grad():
                 flat = flattened(self.jump, inputs)
                 if self.amp:
                     lower_products(flat, torch.bfloat16)

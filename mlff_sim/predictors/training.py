@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -92,6 +93,7 @@ class Trained:
         history: updates, training and validation score of each validation.
         updates: done.
         early: whether patience ended it.
+        seconds: of training, interruptions left out.
     """
 
     network: PredictorNet
@@ -99,6 +101,7 @@ class Trained:
     history: list[dict[str, float]]
     updates: int
     early: bool
+    seconds: float
 
 
 class Trainer:
@@ -134,6 +137,7 @@ class Trainer:
         self.best = [p.clone() for p in self.average]
         self.update, self.recent, self.history = 0, [0.0, 0.0], list[dict[str, float]]()
         self.found: dict[str, float] = {}
+        self.seconds, self.mark = 0.0, time.perf_counter()
         # What the file must agree in to be taken up.
         self.settings = {
             **asdict(config),
@@ -160,7 +164,13 @@ class Trainer:
         with torch.no_grad():
             for p, best in zip(self.parameters, self.best, strict=True):
                 p.copy_(best)
-        return Trained(self.network, self.found, self.history, self.update, early)
+        self._book()
+        return Trained(self.network, self.found, self.history, self.update, early, self.seconds)
+
+    def _book(self) -> None:
+        """Add the time since the last booking."""
+        now = time.perf_counter()
+        self.seconds, self.mark = self.seconds + now - self.mark, now
 
     def _update(self) -> None:
         config, fraction = self.config, self.update / self.config.updates
@@ -236,7 +246,9 @@ class Trainer:
     def _save(self) -> None:
         if self.snapshot is None:
             return
+        self._book()
         state = {
+            "seconds": self.seconds,
             "settings": self.settings,
             "update": self.update,
             "network": self.network.state_dict(),
@@ -265,6 +277,7 @@ class Trainer:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.average, self.best, self.found = saved["average"], saved["best"], saved["found"]
         self.update, self.recent, self.history = saved["update"], saved["recent"], saved["history"]
+        self.seconds = saved["seconds"]
 
 
 def save_trained(trained: Trained, config: TrainingConfig, lessons: Sequence[Lesson], path: str | Path) -> None:
@@ -278,6 +291,7 @@ def save_trained(trained: Trained, config: TrainingConfig, lessons: Sequence[Les
             {"name": x.name, "ps": len(x.positions) * x.positions.shape[1] * x.spacing_fs / 1000} for x in lessons
         ],
         "scores": trained.scores,
+        "seconds": {"training": round(trained.seconds, 1)},
         "training": {"updates": trained.updates, "seed": config.seed, "learning_rate": config.learning_rate},
     }
     save_predictor(trained.network, record, path)

@@ -54,8 +54,8 @@ def _jumps(j: Jumps, run: RunAssessment) -> Iterator[Row]:
     macro, n = int(s["k_steps"]) * int(s["save_interval"]), int(s["corrector_steps"])
     by = "RESPA" if (s.get("models") or {}).get("student") else "the teacher"
     advice = (
-        f"{j.made} draws of {macro} baseline steps, {n} of the teacher after each; {j.dropped} could not be frames and were made by "
-        f"{by} instead. Time is approximate."
+        f"{j.made} of {macro} baseline steps, {n} of the teacher after each. {j.redraws} draws could not be frames and were repeated; "
+        f"where none held ({j.dropped}) {by} went on. Time is approximate."
     )
     yield Row("Jumps that held", f"{100 * (1 - j.share):.1f} %", "", None, advice)
 
@@ -140,7 +140,7 @@ def _speed(s: Speed, step: str, workers: int) -> Iterator[Row]:
             if s.break_even_ci95:
                 low, high = ("never" if not math.isfinite(end) else number(end) for end in s.break_even_ci95)
                 value += f" (95 %: {low} to {high})" if low != high else ""
-            yield Row("Pays for itself after", value, "", None, f"{number(s.investment_s)} s went into the student.")
+            yield Row("Pays for itself after", value, "", None, f"{number(s.investment_s)} s went into what is fast.")
     if s.predicted is not None:
         advice = "k t_b / (t_e + c t_c) with c student calls in an outer step, from the times of single calls."
         if s.ratio is not None:

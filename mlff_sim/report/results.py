@@ -71,7 +71,12 @@ def results(assessment: Assessment) -> dict[str, Any]:
         "ghmc": _ghmc(main),
         "kstep": None
         if main.jumps is None
-        else {"jumps": main.jumps.made, "fallbacks": main.jumps.dropped, "fallback_fraction": main.jumps.share},
+        else {
+            "jumps": main.jumps.made,
+            "redraws": main.jumps.redraws,
+            "fallbacks": main.jumps.dropped,
+            "fallback_fraction": main.jumps.share,
+        },
         "physical_time": main.settings.get("physical_time", True),
         "student": None if student is None else {"force_mae_meV_per_A": errors.get("force_mae_meV_per_A")},
         "methods": _methods(assessment),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlff_sim.forces import Array, ForceProvider, evaluate
 from mlff_sim.integrators.force_table import MOLLIFIED, ForceTable
 from mlff_sim.integrators.isokinetic import LAWS, isokinetic
-from mlff_sim.integrators.kstep import Draw, KStep
+from mlff_sim.integrators.kstep import Draw, Judge, KStep
 from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.schemes import baoab, obabo, respa, substeps, verlet
@@ -127,7 +126,7 @@ def macro_steps(
     state: State,
     bath: Langevin,
     predictor: Draw,
-    sound: Callable[[Stepper], NDArray[np.bool_]],
+    sound: Judge | None,
 ) -> KStep:
     """A stepper whose steps are draws of a predictor, each corrected by the teacher.
 

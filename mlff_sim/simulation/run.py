@@ -224,9 +224,9 @@ class Run:
         )
         if self.predictor is None:
             return assemble(dynamics, self.providers, self.masses, state, bath, self.mollifier)
-        kT = 2 * kinetic_energy(state.momenta, self.masses) / (3 * len(self.masses) * KB)
-        warmest = np.maximum(kT, config.temperature_K)
-        sound = Sound(self.atoms.numbers.tolist(), self.bonds, self.start.positions, self.masses, warmest)
+        started_K = kinetic_energy(state.momenta, self.masses) / (1.5 * len(self.masses) * KB)
+        temperature_K = np.maximum(started_K, config.temperature_K)
+        sound = Sound(self.atoms.numbers.tolist(), self.bonds, self.start.positions, self.masses, temperature_K)
         # Draws need random numbers at constant energy, too.
         bath = bath or Langevin(config.temperature_K, 0.0, seed, self.replicas)
         macro = replace(dynamics, k_steps=config.macro_steps)

@@ -1,6 +1,6 @@
 """Which frames a predictor draws may be gone on from.
 
-A draw that is dropped costs its stretch of time with the teacher, and is no error. So the limits are those that a sound
+A draw that is dropped costs another, at worst its stretch of time with the teacher, and is no error. So the limits are those that a sound
 frame exceeds once in a thousand, which costs a thousandth of what the macro-steps save, instead of the six standard deviations
 at which a guard ends a run.
 """
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlff_sim.forces import Array
-from mlff_sim.integrators.stepper import Stepper
 from mlff_sim.limits import closest_pairs, longest_bonds
+from mlff_sim.state import State
 from mlff_sim.units import KB
 
 FALSE_ALARMS = 1e-3
@@ -69,13 +69,12 @@ class Sound:
         lengths: Array = np.sqrt(np.einsum("rpi,rpi->rp", d, d))
         return lengths
 
-    def __call__(self, stepper: Stepper) -> NDArray[np.bool_]:
-        """Which replicas are sound."""
-        lengths = self._lengths(stepper.state.positions)
+    def __call__(self, state: State, which: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the replicas `which`, in this state, are sound."""
+        lengths = self._lengths(state.positions)
         good: NDArray[np.bool_] = np.all((lengths > self.least_A) & (lengths < self.most_A), axis=1)
-        p = stepper.state.momenta
-        kinetic = np.einsum("rni,rni->rn", p, p) / (2 * self.masses)
-        for group, (low, high) in zip(self.groups, self.ends, strict=True):
+        kinetic = np.einsum("rni,rni->rn", state.momenta, state.momenta) / (2 * self.masses)
+        for group, (low, high) in zip(self.groups, self.ends[..., which], strict=True):
             k = kinetic[:, group].sum(axis=1)
             good &= (k > low) & (k < high)
         return good

@@ -90,7 +90,7 @@ class TrajectoryRun:
         every: numbers of every frame by name: "time_ps" (frames read,); "potential_energy", "kinetic_energy",
             "kinetic_from_momenta" and "total_energy" (frames read, replicas).
         stride: frames read for each one kept.
-        residual_mae, accepted, fallbacks, wall: a trajectory has none.
+        residual_mae, accepted, fallbacks, redraws, wall: a trajectory has none.
     """
 
     folder: Path
@@ -108,4 +108,5 @@ class TrajectoryRun:
     residual_mae: Array | None = None
     accepted: Array | None = None
     fallbacks: Array | None = None
+    redraws: Array | None = None
     wall: dict[str, Array] = field(default_factory=dict)

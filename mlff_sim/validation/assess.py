@@ -305,10 +305,10 @@ def _assess_run(
 
 def _jumps(run: Run, rows: NDArray[np.bool_]) -> Jumps | None:
     """Macro-steps of a run, over all rows but the first."""
-    if run.fallbacks is None or rows.sum() < 2:
+    if run.fallbacks is None or run.redraws is None or rows.sum() < 2:
         return None
-    counted = run.fallbacks[rows][1:]
-    return Jumps(int(run.settings["every"]) * counted.size, int(counted.sum()))
+    dropped, again = (counted[rows][1:] for counted in (run.fallbacks, run.redraws))
+    return Jumps(int(run.settings["every"]) * dropped.size, int(dropped.sum()), int(again.sum()))
 
 
 def _kinetic_scale(run: Run, rows: NDArray[np.bool_]) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class Run(Protocol):
     @property
     def fallbacks(self) -> Array | None: ...  # noqa: D102
     @property
+    def redraws(self) -> Array | None: ...  # noqa: D102
+    @property
     def potential_energy(self) -> Array | None: ...  # noqa: D102
     @property
     def positions(self) -> Array: ...  # noqa: D102
@@ -73,7 +75,7 @@ class Speed:
         measured: from alternating blocks; None where the run timed no baseline.
         predicted: from the times of single calls; None where the run did not measure them.
         investment_s: s spent on sampling, labels and training of the student; None if unknown.
-        split_s_per_ps: s/ps per replica of the run by "teacher", "student" and "rest".
+        split_s_per_ps: s/ps per replica of the run by "teacher", "student" (or "predictor") and "rest".
         break_even_ci95: ps, interval of `break_even_ps`, infinite where it may be never; None without one.
     """
 
@@ -102,11 +104,13 @@ class Jumps:
 
     Attributes:
         made: of all replicas.
-        dropped: of these, made by the slow dynamics instead, because what was drawn could not be a frame.
+        dropped: of these, made by the slow dynamics instead, because nothing that was drawn could be a frame.
+        redraws: draws beyond the first of a macro-step.
     """
 
     made: int
     dropped: int
+    redraws: int
 
     @property
     def share(self) -> float:

@@ -49,7 +49,9 @@ def speed(run: Run) -> Speed:
     settings = run.settings
     hybrid, baseline = blocks(run, "hybrid"), blocks(run, "baseline")
     predicted = (settings.get("timing") or {}).get("predicted_speedup")
-    spent = (settings.get("models", {}).get("student") or {}).get("seconds")
+    models = settings.get("models", {})
+    fast = "predictor" if "predictor" in models else "student"
+    spent = (models.get(fast) or {}).get("seconds")
     if isinstance(spent, Mapping):
         spent = sum(float(s) for s in spent.values()) if spent else None
     investment_s = None if spent is None else float(spent)
@@ -60,9 +62,7 @@ def speed(run: Run) -> Speed:
     per_ps = {}
     if wall.get("total") and len(hybrid):
         # Shares of the whole run on the median block: compilation and start-up stay out of the speed.
-        per_ps = {
-            k: float(np.median(hybrid)) * (wall.get(k) or 0.0) / wall["total"] for k in ("teacher", "student", "rest")
-        }
+        per_ps = {k: float(np.median(hybrid)) * (wall.get(k) or 0.0) / wall["total"] for k in ("teacher", fast, "rest")}
     return Speed(
         measured=even.measured if even else None,
         predicted=None if predicted is None else float(predicted),

@@ -12,8 +12,8 @@ import pytest
 from ase import Atoms
 
 from mlff_sim.errors import InputError
-from mlff_sim.forces import Array
-from mlff_sim.integrators.kstep import KStep, scaled_to
+from mlff_sim.forces import Array, evaluate
+from mlff_sim.integrators.kstep import DRAWS, KStep, scaled_to
 from mlff_sim.integrators.stepper import Langevin
 from mlff_sim.models.registry import load_model
 from mlff_sim.runfolder import read_run
@@ -47,6 +47,7 @@ class Rough(Exact):
     """Shakes the atoms and draws new momenta: right in nothing but P and L."""
 
     def draw(self, state: State, streams: Sequence[np.random.Generator]) -> State:
+        self.calls += len(state.positions)
         shape = state.positions.shape[1:]
         x = state.positions + 0.01 * np.array([s.standard_normal(shape) for s in streams])
         p = state.momenta * np.array([s.uniform(0.8, 1.2, (shape[0], 1)) for s in streams])
@@ -64,9 +65,8 @@ def make(ethanol: Atoms, teacher: Any, thermal: Callable[..., State]) -> Callabl
 
     def build(draws: type[Exact] = Exact, replicas: int = 3, friction: float = 0.0, sound: Any = None) -> KStep:
         bath = Langevin(300.0, friction, 5, replicas)
-        every = sound or (lambda s: np.ones(len(s.state.positions), dtype=np.bool_))
         models = {"teacher": teacher}
-        return macro_steps(MACRO, models, masses, thermal(replicas), bath, draws(teacher, masses), every)
+        return macro_steps(MACRO, models, masses, thermal(replicas), bath, draws(teacher, masses), sound)
 
     return build
 
@@ -92,7 +92,7 @@ def test_a_predictor_that_knows_the_future_gives_the_dynamics(make, ethanol: Ato
         plain.step()
     assert 0 < wrong < 0.05
     np.testing.assert_allclose(stepper.state.positions, plain.state.positions, atol=wrong * 0.05)
-    assert (stepper.jumps, stepper.fallbacks.tolist()) == (1, [0, 0, 0])
+    assert stepper.fallbacks.tolist() == stepper.redraws.tolist() == [0, 0, 0]
     assert stepper.forces.calls == {
         "teacher": 3 * (1 + 1 + N),
         "predictor": 3,
@@ -124,10 +124,12 @@ def test_no_energy_for_the_momenta_is_no_frame(thermal, ethanol: Atoms) -> None:
 
 @pytest.mark.parametrize("friction", [0.0, 2.0])
 def test_a_dropped_draw_is_made_by_the_teacher(make, ethanol: Atoms, teacher: Any, thermal, friction: float) -> None:
-    stepper = make(Rough, friction=friction, sound=lambda s: np.array([True, False, True]))
+    stepper = make(Rough, friction=friction, sound=lambda s, which: which != 1)
     stepper.step()
     assert stepper.fallbacks.tolist() == [0, 1, 0]
-    np.testing.assert_array_equal(stepper.counts()["fallbacks"], [0, 1, 0])
+    counts = stepper.counts()
+    np.testing.assert_array_equal(counts["fallbacks"], [0, 1, 0])
+    np.testing.assert_array_equal(counts["redraws"], [0, DRAWS - 1, 0])
     np.testing.assert_array_equal(stepper.fallbacks, 0)
     if friction:
         assert np.abs(stepper.heat).min() > 0
@@ -140,7 +142,7 @@ def test_a_dropped_draw_is_made_by_the_teacher(make, ethanol: Atoms, teacher: An
 
 
 def test_what_the_bath_puts_in_is_booked(make) -> None:
-    stepper = make(Rough, friction=5.0, sound=lambda s: np.array([True, True, False]))
+    stepper = make(Rough, friction=5.0, sound=lambda s, which: which != 2)
     before = total(stepper)
     for _ in range(3):
         stepper.step()
@@ -155,31 +157,45 @@ def test_a_draw_of_no_numbers_falls_back(make) -> None:
 
     class Broken(Rough):
         def draw(self, state: State, streams: Any) -> State:
-            x = state.positions.copy()
-            x[1] = np.nan
-            return State(x, state.momenta)
+            return State(np.full_like(state.positions, np.nan), state.momenta)
 
     stepper.predictor = Broken(stepper.forces.providers["teacher"], stepper.masses)
     stepper.step()
-    assert stepper.fallbacks.tolist() == [0, 1, 0]
+    assert stepper.fallbacks.tolist() == [1, 1, 1]
     np.testing.assert_allclose(total(stepper), energy, atol=0.02)  # Verlet's own fluctuation at 0.5 fs
 
 
 def test_where_the_teacher_fails_all_fall_back(make, monkeypatch: pytest.MonkeyPatch) -> None:
     stepper = make(Rough)
-    energy, asked = total(stepper), stepper.potential
-    answers = iter([asked, None])  # before the jump; where it lands, the SCF does not converge
+    energy = total(stepper)
 
-    def failing() -> Array:
-        answer = next(answers, asked)
-        if answer is None:
-            raise RuntimeError("SCF not converged")
-        return answer()
+    def failing(*_: Any) -> Any:
+        raise RuntimeError("SCF not converged")
 
-    monkeypatch.setattr(stepper, "potential", failing)
+    monkeypatch.setattr("mlff_sim.integrators.kstep.evaluate", failing)
     stepper.step()
     assert stepper.fallbacks.tolist() == [1, 1, 1]
     np.testing.assert_allclose(total(stepper), energy, atol=0.02)
+
+
+def test_a_draw_is_repeated_before_the_teacher_goes(make) -> None:
+    """The second try holds: it costs one call of one replica more, and its forces are those of where it landed."""
+    seen: list[int] = []
+
+    def once(state: State, which: Array) -> Array:
+        seen.append(len(which))
+        return (which != 1) | (len(seen) > 1)
+
+    stepper = make(Rough, sound=once)
+    before = stepper.forces["teacher"].energy  # evaluated: three calls
+    good = stepper._jump(stepper.state)
+    assert good.all() and seen == [3, 1]
+    assert stepper.redraws.tolist() == [0, 1, 0] and stepper.forces.calls == {"teacher": 3 + 3 + 1, "predictor": 4}
+    here = stepper.forces["teacher"]
+    fresh = evaluate(stepper.forces.providers["teacher"], stepper.state.positions)
+    np.testing.assert_allclose(here.energy, fresh.energy, atol=1e-9)
+    np.testing.assert_allclose(here.forces, fresh.forces, atol=1e-9)
+    assert np.abs(here.energy - before).min() > 0
 
 
 def test_sound_frames_are_dropped_once_in_a_thousand(ethanol: Atoms) -> None:
@@ -189,10 +205,7 @@ def test_sound_frames_are_dropped_once_in_a_thousand(ethanol: Atoms) -> None:
     rng = np.random.default_rng(0)
     p = np.array([maxwell_boltzmann(masses, 300.0, rng, remove_com=False) for _ in range(draws)])
 
-    class Here:
-        state = State(x, p)
-
-    dropped = float((~sound(Here())).mean())  # type: ignore[arg-type]
+    dropped = float((~sound(State(x, p), np.arange(draws))).mean())
     # Four groups share it, and the whole is nearly a sum of the others: between a half and all of it, 4 sigma of 40 counts.
     assert 0.3 * FALSE_ALARMS < dropped < 1.7 * FALSE_ALARMS
 
@@ -205,10 +218,8 @@ def test_what_cannot_be_a_frame_is_dropped(ethanol: Atoms, thermal) -> None:
     p[2] *= 0.05
     p[3, 3:] *= 3.0  # hydrogens at nine times their temperature
 
-    class Here:
-        state = State(x, p)
-
-    assert sound(Here()).tolist() == [True, False, False, False]  # type: ignore[arg-type]
+    assert sound(State(x, p), np.arange(4)).tolist() == [True, False, False, False]
+    assert sound(State(x[2:], p[2:]), np.array([2, 3])).tolist() == [False, False]
 
 
 @pytest.fixture

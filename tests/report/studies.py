@@ -31,6 +31,8 @@ class FakeRun:
     momenta: Array
     wall: dict[str, Array] = field(default_factory=dict)
     accepted: Array | None = None
+    fallbacks: Array | None = None
+    redraws: Array | None = None
 
     @property
     def potential_energy(self) -> Array:
