@@ -84,7 +84,7 @@ class KStep(Stepper):
     ) -> None:
         """Bind; nothing is evaluated yet."""
         self.corrector, self.predictor, self.fallback, self.sound = corrector, predictor, fallback, sound
-        self.steps, self.corrections, self.micro = steps, corrections, corrector.timestep
+        self.steps, self.corrections = steps, corrections
         outer = (steps + corrections) * corrector.timestep
         super().__init__(corrector.scheme, outer, corrector.masses, corrector.forces, corrector.state, bath)
         self.forces.calls["predictor"], self.forces.seconds["predictor"] = 0, 0.0
