@@ -12,6 +12,23 @@ from mlff_sim.state import State, kinetic_energy
 from mlff_sim.units import KB
 
 
+def inertia(x: Array, masses: Array) -> Array:
+    """Inertia tensors, u A^2, shape (..., 3, 3), of positions about the centre of mass, (..., n, 3)."""
+    square = np.einsum("n,...na,...nb->...ab", masses, x, x)
+    tensor: Array = np.trace(square, axis1=-2, axis2=-1)[..., None, None] * np.eye(3) - square
+    return tensor
+
+
+def angular_velocity(x: Array, masses: Array, spin: Array) -> Array:
+    """I^-1 L, shape (..., 3), of positions about the centre (..., n, 3) and angular momenta (..., 3).
+
+    By the pseudo-inverse: a linear molecule does not turn about its axis.
+    """
+    inverse = np.linalg.pinv(inertia(x, masses), rcond=1e-9, hermitian=True)
+    rate: Array = np.einsum("...ab,...b->...a", inverse, spin)
+    return rate
+
+
 def kinetic_by_motion(
     positions: Array,
     momenta: Array,
@@ -46,13 +63,9 @@ def kinetic_by_motion(
         travelling = travelling + 0.5 * (total**2).sum(axis=1) / m.sum()
         x = positions[:, index] - np.average(positions[:, index], axis=1, weights=m)[:, None]
         spin = np.cross(x, p - total[:, None] * (m / m.sum())[:, None]).sum(axis=1)
-        square = np.einsum("i,fia,fib->fab", m, x, x)
-        inertia = np.trace(square, axis1=1, axis2=2)[:, None, None] * np.eye(3) - square
-        turn += float(
-            np.linalg.matrix_rank(inertia[0], hermitian=True, tol=1e-9 * max(np.abs(inertia[0]).max(), 1e-300))
-        )
-        inverse = np.linalg.pinv(inertia, rcond=1e-9, hermitian=True)
-        turning = turning + 0.5 * np.einsum("fa,fab,fb->f", spin, inverse, spin)
+        first = inertia(x[0], m)
+        turn += float(np.linalg.matrix_rank(first, hermitian=True, tol=1e-9 * max(np.abs(first).max(), 1e-300)))
+        turning = turning + 0.5 * np.einsum("fa,fa->f", spin, angular_velocity(x, m, spin))
     internal = kinetic_energy(momenta[:, atoms], masses[atoms]) - travelling - turning
     parts = {
         "translation": (travelling, travel),

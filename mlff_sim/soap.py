@@ -7,11 +7,17 @@ ships none. Here: float32, one process, dense 2-d weights; vectors get plain Ada
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def cosine(step: int, done: float, warm_up: int) -> float:
+    """Share of the peak learning rate: up over the first `warm_up` steps, down to a hundredth as `done` goes to 1."""
+    return min(1.0, (step + 1) / warm_up) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 class SOAP(torch.optim.Optimizer):

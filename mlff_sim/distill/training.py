@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from mlff_sim.distill.dataset import Labels
 from mlff_sim.models.student import InverseDistanceNet
-from mlff_sim.soap import SOAP
+from mlff_sim.soap import SOAP, cosine
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,7 @@ class Trainer:
                 generator.set_state(saved["generator"])
         last_saved = last = time.perf_counter()
         while elapsed < seconds:
-            lr = (
-                self.config.learning_rate
-                * min(1.0, (step + 1) / 100)
-                * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * elapsed / seconds)))
-            )
+            lr = self.config.learning_rate * cosine(step, elapsed / seconds, 100)
             for group in optimizer.param_groups:
                 group["lr"] = lr
             pick = torch.randint(0, len(e), (self.config.batch,), generator=generator)

@@ -28,6 +28,7 @@ from mlff_sim.errors import NonFinite
 from mlff_sim.forces import Array, Evaluation, evaluate
 from mlff_sim.integrators.schemes import Bath
 from mlff_sim.integrators.stepper import Langevin, Stepper
+from mlff_sim.motion import angular_velocity
 from mlff_sim.state import State, kinetic_energy
 
 
@@ -213,9 +214,7 @@ def _rigid_momenta(state: State, masses: Array) -> Array:
     x = state.positions - (m * state.positions).sum(axis=1, keepdims=True) / masses.sum()
     velocity = state.momenta.sum(axis=1, keepdims=True) / masses.sum()
     spin = np.cross(x, state.momenta).sum(axis=1)
-    square = np.einsum("n,rna,rnb->rab", masses, x, x)
-    inertia = np.trace(square, axis1=1, axis2=2)[:, None, None] * np.eye(3) - square
-    rate = np.einsum("rab,rb->ra", np.linalg.pinv(inertia, rcond=1e-9, hermitian=True), spin)
+    rate = angular_velocity(x, masses, spin)
     momenta: Array = m * (velocity + np.cross(rate[:, None], x))
     return momenta
 

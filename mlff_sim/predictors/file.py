@@ -158,8 +158,8 @@ def load_predictor(
     Raises:
         InputError: as `read_predictor`, `check_predictor` and `load_network`.
     """
-    warning = check_predictor(read_predictor(path), path, [int(z) for z in numbers], steps, timestep_fs)
     network, record = load_network(path)
+    warning = check_predictor(record, path, [int(z) for z in numbers], steps, timestep_fs)
     from mlff_sim.predictors.predictor import Predictor
 
     if warning:

@@ -23,6 +23,7 @@ from torch import Tensor
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.predictors.generating import GeneratingNet
+from mlff_sim.soap import cosine
 from mlff_sim.units import FS
 
 
@@ -136,9 +137,7 @@ def train(
     rng, begin, step, done = np.random.default_rng(seed), time.perf_counter(), 0, 0.0
     while done < 1:
         for group in optimizer.param_groups:
-            group["lr"] = (
-                learning_rate * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-            )
+            group["lr"] = learning_rate * cosine(step, done, 50)
         eq, ep = _errors(network, data, rng.integers(0, len(data), batch), kinds, masses, train=True)
         loss = (eq / unit_q).square().mean() + (ep / unit_p).square().mean()
         optimizer.zero_grad()

@@ -16,8 +16,6 @@ VALIDATION = 0.1
 """Share of every trajectory, its end, that is kept for validation."""
 SHAKEN_A = 0.004
 """A, noise on the positions a prediction starts from: what a prediction leaves behind is to be a start for the next."""
-TURNS = (1.0, -1.0)
-"""Factors on the momenta; constant-energy dynamics runs backwards as well as forwards."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from mlff_sim.forces import Array
 from mlff_sim.models.compiled import quiet
 from mlff_sim.models.flatgraph import compiled, flattened, fold_constants, lower_products
-from mlff_sim.predictors.network import Molecule, PredictorNet, advanced
+from mlff_sim.predictors.network import REFERENCE_K, Molecule, PredictorNet, advanced
 from mlff_sim.state import State
-from mlff_sim.units import FS
+from mlff_sim.units import FS, KB
 
 GATE = 1e-4
 """Largest deviation of the compiled form from the eager one, in A and thermal units of momentum: rounding of float32."""
@@ -127,7 +127,7 @@ class Predictor:
                     with torch.inference_mode():
                         fast = compiled(flat, inputs, {"size_asserts": False})
                 right, found = self.jump(*inputs), fast(*inputs)
-            unit = torch.sqrt(self.jump.molecule.masses * 0.0258)[:, None]
+            unit = torch.sqrt(self.jump.molecule.masses * KB * REFERENCE_K)[:, None]
             off = max(float((right[0] - found[0]).abs().max()), float(((right[1] - found[1]) / unit).abs().max()))
             limit = AMP_GATE if self.amp else GATE
             if off <= limit:

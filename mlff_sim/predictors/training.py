@@ -20,7 +20,7 @@ from mlff_sim.predictors.lesson import SHAKEN_A, Lesson, check_lessons
 from mlff_sim.predictors.network import ARCHITECTURES, Architecture, Molecule, PredictorNet, advanced
 from mlff_sim.predictors.scores import Score
 from mlff_sim.progress import Progress, Silent
-from mlff_sim.soap import SOAP
+from mlff_sim.soap import SOAP, cosine
 from mlff_sim.units import FS
 
 PAIRS = 3600
@@ -31,7 +31,7 @@ VALIDATION_EVERY = 250
 VALIDATION_BATCHES = 4
 """Updates between validations, and batches of each molecule and macro-step in one."""
 SNAPSHOT_EVERY = 250
-SCHEDULE = {"rollout_from": 0.3, "warm_up": 100}
+ROLLOUT_FROM, WARM_UP = 0.3, 100
 """Share of the updates after which macro-steps are trained in a row, and updates the learning rate rises over."""
 
 
@@ -174,15 +174,12 @@ class Trainer:
 
     def _update(self) -> None:
         config, fraction = self.config, self.update / self.config.updates
-        rate = min(1.0, (self.update + 1) / SCHEDULE["warm_up"]) * (
-            0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction))
-        )
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * rate
+            group["lr"] = config.learning_rate * cosine(self.update, fraction, WARM_UP)
         # A stream of its own for every update, so that nothing about chance has to be kept.
         rng = np.random.default_rng([config.seed, self.update])
         k, stride = int(rng.integers(len(self.lessons))), int(rng.integers(len(config.macro_steps)))
-        steps = config.rollout if fraction >= SCHEDULE["rollout_from"] else 1
+        steps = config.rollout if fraction >= ROLLOUT_FROM else 1
         loss = self._loss(rng, k, stride, steps, validate=False)
         self.optimizer.zero_grad()
         loss.backward()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlff_sim.cost import predicted_speedup
+from mlff_sim.cost import CYCLES, predicted_speedup
 from mlff_sim.errors import NonFinite
 from mlff_sim.forces import Array, Evaluation
 from mlff_sim.progress import Progress
@@ -222,12 +222,6 @@ class Production:
         replica_ps = steps * self.config.outer_step_fs / 1000 * len(self.stepper.state.positions)
         self.wall.setdefault("block_hybrid_s_per_ps", []).append(elapsed / replica_ps)
 
-    def _teacher_calls(self) -> int:
-        """In an outer step; where a predictor jumps, the energy where it lands is one more than the corrector's."""
-        if self.config.corrector_steps is not None:
-            return self.config.corrector_steps + 1
-        return self.config.proposal_steps or 1
-
     def _seconds_per_call(self) -> list[dict[str, float]]:
         """Time of one evaluation in each of a few outer steps that reached all models, by model."""
         table, samples = self.stepper.forces, []
@@ -268,7 +262,7 @@ class Production:
                 calls = (s.forces.calls[self.fast] - before) / (steps * len(state.positions))
                 t_m = float(np.median([x["middle"] for x in samples])) if self.config.middle_steps else 0.0
                 between = t_m * self.config.inner_steps / (self.config.middle_steps or 1)
-                made = self._teacher_calls()
+                _, made, _ = CYCLES[self.config.scheme](vars(self.config))
                 speedup = predicted_speedup(self.config.inner_steps, t_b, t_e + between, t_c, calls, made)
             timing = Timing(1e3 * t_e, 1e6 * t_c, None if t_b is None else 1e3 * t_b, speedup)
         except (NonFinite, RuntimeError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlff_sim.forces import Array
+from mlff_sim.motion import angular_velocity
 
 
 def internal_momenta(positions: Array, momenta: Array, masses: Array) -> Array:
@@ -30,10 +31,7 @@ def internal_momenta(positions: Array, momenta: Array, masses: Array) -> Array:
     x = x - np.average(x, axis=2, weights=m)[:, :, None]
     p = p - p.sum(axis=2, keepdims=True) * (m / m.sum())[:, None]
     momentum = np.cross(x, p).sum(axis=2)
-    inertia = np.einsum("k,frki,frkj->frij", m, x, x)
-    inertia = np.trace(inertia, axis1=-2, axis2=-1)[..., None, None] * np.eye(3) - inertia
-    # The pseudo-inverse, for a linear molecule does not turn about its axis.
-    omega = np.einsum("frij,frj->fri", np.linalg.pinv(inertia, rcond=1e-9, hermitian=True), momentum)
+    omega = angular_velocity(x, m, momentum)
     p -= m[:, None] * np.cross(omega[:, :, None], x)
     u, _, vt = np.linalg.svd(np.einsum("k,frki,rkj->frij", m, x, x[0]))
     u[..., -1] *= np.sign(np.linalg.det(u @ vt))[..., None]
