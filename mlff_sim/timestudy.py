@@ -85,35 +85,44 @@ class MacroSteps:
     """What the ways with a predictor differ in.
 
     Attributes:
-        predictor: its file; None without one.
+        predictors: their files.
         macro_steps: S, steps of the baseline in a jump.
         fractions: of S, which the teacher repeats.
         save_interval: steps between the frames it was trained on; S is a multiple.
     """
 
-    predictor: str | None = None
+    predictors: tuple[str, ...] = ()
     macro_steps: tuple[int, ...] = (200,)
     fractions: tuple[float, ...] = (0.05,)
     save_interval: int = 50
 
     def ways(self, scheme: str) -> Iterator[Way]:
-        """One for each number of steps and fraction.
+        """One for each predictor, number of steps and fraction; the predictor is in the name where there are several.
 
         Raises:
             InputError: no predictor, or numbers that do not fit.
         """
-        if self.predictor is None:
+        if not self.predictors:
             raise InputError(f"scheme '{scheme}' needs a predictor; give --predictor FILE, or leave the scheme out.")
-        if not Path(self.predictor).is_file():
-            raise InputError(f"predictor '{self.predictor}' is no file; mlff-sim train-predictor writes one.")
+        if twice := [p for p in self.predictors if self.predictors.count(p) > 1]:
+            raise InputError(f"predictor '{twice[0]}' is given twice; once is enough.")
+        taken: set[str] = set()
+        for file in self.predictors:
+            if not Path(file).is_file():
+                raise InputError(f"predictor '{file}' is no file; mlff-sim train-predictor writes one.")
+            taken.add(name := first_free(_slug(Path(file).name), taken))
+            yield from self._of(file, scheme, f"{scheme}-{name}" if len(self.predictors) > 1 else scheme)
+
+    def _of(self, file: str, scheme: str, name: str) -> Iterator[Way]:
+        """Those with one predictor."""
         for s in self.macro_steps:
             k, rest = divmod(s, self.save_interval) if self.save_interval > 0 else (0, 1)
             if rest or k < 1:
                 raise InputError(f"{s} macro steps are no multiple of the save interval of {self.save_interval} steps.")
             for f in self.fractions:
-                settings = {**SCHEMES[scheme].settings, "predictor": self.predictor, "k_steps": k}
+                settings = {**SCHEMES[scheme].settings, "predictor": file, "k_steps": k}
                 settings |= {"save_interval": self.save_interval, "corrector_steps": corrections_from_fraction(f, s)}
-                yield Way(f"{scheme}-{s}-{f:g}", settings, SCHEMES[scheme].needs)
+                yield Way(f"{name}-{s}-{f:g}", settings, SCHEMES[scheme].needs)
 
 
 def ways(words: Sequence[str], macro: MacroSteps | None = None) -> tuple[Way, ...]:

@@ -411,12 +411,24 @@ def test_the_teacher_alone_comes_first_in_any_case() -> None:
 def test_jumps_are_a_way_for_each_number(tmp_path: Path) -> None:
     file = tmp_path / "p.safetensors"
     file.write_text("")
-    found = list(MacroSteps(str(file), (200, 400), (0.025, 0.1)).ways("kstep"))
+    found = list(MacroSteps((str(file),), (200, 400), (0.025, 0.1)).ways("kstep"))
     assert [w.name for w in found] == ["kstep-200-0.025", "kstep-200-0.1", "kstep-400-0.025", "kstep-400-0.1"]
     last = found[3].settings
     assert last["k_steps"] * last["save_interval"] == 400 and last["corrector_steps"] == 40
     with pytest.raises(InputError, match="no whole number of at least 1; the nearest that is"):
-        list(MacroSteps(str(file), (200,), (0.001,)).ways("kstep"))
+        list(MacroSteps((str(file),), (200,), (0.001,)).ways("kstep"))
+
+
+def test_predictors_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("egnn.predictor", "attention.predictor", "more/egnn.predictor")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("")
+    found = list(MacroSteps(tuple(map(str, files))).ways("kstep"))
+    assert [w.name for w in found] == ["kstep-egnn-200-0.05", "kstep-attention-200-0.05", "kstep-egnn-2-200-0.05"]
+    assert [w.settings["predictor"] for w in found] == [*map(str, files)]
+    with pytest.raises(InputError, match=r"predictor '.*attention.predictor' is given twice"):
+        next(MacroSteps((str(files[1]),) * 2).ways("kstep"))
 
 
 @pytest.mark.parametrize(
@@ -471,9 +483,9 @@ def test_no_molecule_no_student_no_predictor(files: Path, cli: Callable[..., Any
     with pytest.raises(InputError, match="needs a predictor"):
         next(MacroSteps().ways("kstep"))
     with pytest.raises(InputError, match="is no file"):
-        next(MacroSteps("no-such").ways("kstep"))
+        next(MacroSteps(("no-such",)).ways("kstep"))
     with pytest.raises(InputError, match="no multiple"):
-        next(MacroSteps(str(p4), (120,)).ways("kstep"))
+        next(MacroSteps((str(p4),), (120,)).ways("kstep"))
     assert not out.exists()
 
 

@@ -58,7 +58,8 @@ def time_study(
         float, typer.Option("--student-minutes", help="To distil a student of each molecule in.")
     ] = 2.0,
     predictor: Annotated[
-        str | None, typer.Option("--predictor", metavar="FILE", help="Of kstep; see mlff-sim train-predictor.")
+        list[str] | None,
+        typer.Option("--predictor", metavar="FILE", help="Of kstep, see mlff-sim train-predictor; repeat it for more."),
     ] = None,
     corrector_fraction: Annotated[
         str,
@@ -120,7 +121,7 @@ def time_study(
     o.check_drift_limit(drift_limit)
     friction, by_element = o.friction(friction_per_ps)
     macro = MacroSteps(
-        predictor,
+        tuple(predictor or ()),
         tuple(_numbers(macro_steps, "--macro-steps", int)),
         tuple(_numbers(corrector_fraction, "--corrector-fraction", float)),
         save_interval,
