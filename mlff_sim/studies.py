@@ -20,13 +20,13 @@ from mlff_sim.forces import Array
 from mlff_sim.progress import Named, Progress, Silent
 from mlff_sim.runfolder import STUDY_FORMAT, read_run, read_study, write_json
 from mlff_sim.simulation import Run, RunConfig
-from mlff_sim.simulation.config import GUARDS
+from mlff_sim.simulation.config import GUARDS, WARM_FRICTION
 from mlff_sim.state import State, at_rest
 
 STARTS = Path("starts") / "run"
 """Where in a study the warm-up lies: a floor deeper than what is judged."""
-WARM_FRICTION, WARM_STEP_FS = 5.0, 1.0
-"""1/ps and fs, of the warm-up: the teacher's own dynamics, whose positions BAOAB samples well at this step."""
+WARM_STEP_FS = 1.0
+"""fs, of the warm-up: the teacher's own dynamics, whose positions BAOAB samples well at this step."""
 
 
 SPECTRUM_FS = 2.0
@@ -80,7 +80,7 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
     asked = json.loads(json.dumps(asked))
     known = read_study(root)
     found = known.pop("found", None)
-    if known and known != asked:
+    if known and not grown(known, asked, "runs"):
         raise InputError(f"'{root}' holds another study ({_changed(known, asked)}); give another folder.")
     if not known and root.is_dir() and any(not p.name.startswith(".study.json.") for p in root.iterdir()):
         raise InputError(f"'{root}' is not empty and holds no study; give a new folder.")
@@ -92,7 +92,8 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
         if study.warm_ps:
             _warm_up(first, study.warm_ps)
         root.mkdir(parents=True, exist_ok=True)
-        write_json(root / "study.json", asked)
+    if known != asked:
+        write_json(root / "study.json", asked if found is None else asked | {"found": found})
     aim = bool(study.facts.get("quick"))
     starts = _warm(first, study.warm_ps, root, progress, aim) if study.warm_ps else first.structure
     outer = None
@@ -111,12 +112,20 @@ def carry_out(study: Study, folder: str | Path, progress: Progress | None = None
     return root
 
 
+def grown(known: Mapping[str, Any], asked: Mapping[str, Any], *parts: str) -> bool:
+    """Whether what is asked for is what is known, but for more in some of its parts."""
+    same = {key: value for key, value in asked.items() if key not in parts}
+    return same == {key: value for key, value in known.items() if key not in parts} and all(
+        asked[part] == {**asked[part], **(known.get(part) or {})} for part in parts
+    )
+
+
 def _changed(known: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """The first thing that two studies differ in."""
     key = next(key for key in asked if known.get(key) != asked[key])
-    if key != "runs" or (known.get(key) or {}).keys() != asked[key].keys():
+    if key != "runs" or not (known.get(key) or {}).keys() <= asked[key].keys():
         return f"its {key} is {known.get(key)}, not {asked[key]}" if key != "runs" else "other runs"
-    name = next(name for name in asked[key] if known[key][name] != asked[key][name])
+    name = next(name for name in known[key] if known[key][name] != asked[key][name])
     here, there = asked[key][name], known[key][name]
     setting = next(s for s in here if there.get(s) != here[s])
     return f"{setting} of {name} is {there.get(setting)} there and {here[setting]} here"

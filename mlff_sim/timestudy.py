@@ -89,15 +89,17 @@ class MacroSteps:
         macro_steps: S, steps of the baseline in a jump.
         fractions: of S, which the teacher repeats.
         save_interval: steps between the frames it was trained on; S is a multiple.
+        friction_per_ps: of the bath; None takes what draws need, not that of the other ways.
     """
 
     predictors: tuple[str, ...] = ()
     macro_steps: tuple[int, ...] = (200,)
     fractions: tuple[float, ...] = (0.05,)
     save_interval: int = 50
+    friction_per_ps: float | None = None
 
     def ways(self, scheme: str) -> Iterator[Way]:
-        """One for each predictor, number of steps and fraction; the predictor is in the name where there are several.
+        """One for each predictor, number of steps and fraction.
 
         Raises:
             InputError: no predictor, or numbers that do not fit.
@@ -111,7 +113,7 @@ class MacroSteps:
             if not Path(file).is_file():
                 raise InputError(f"predictor '{file}' is no file; mlff-sim train-predictor writes one.")
             taken.add(name := first_free(_slug(Path(file).name), taken))
-            yield from self._of(file, scheme, f"{scheme}-{name}" if len(self.predictors) > 1 else scheme)
+            yield from self._of(file, scheme, f"{scheme}-{name}")
 
     def _of(self, file: str, scheme: str, name: str) -> Iterator[Way]:
         """Those with one predictor."""
@@ -122,6 +124,7 @@ class MacroSteps:
             for f in self.fractions:
                 settings = {**SCHEMES[scheme].settings, "predictor": file, "k_steps": k}
                 settings |= {"save_interval": self.save_interval, "corrector_steps": corrections_from_fraction(f, s)}
+                settings |= {"friction_per_ps": self.friction_per_ps}
                 yield Way(f"{name}-{s}-{f:g}", settings, SCHEMES[scheme].needs)
 
 
@@ -311,24 +314,25 @@ def carry_out(study: TimeStudy, folder: str | Path, progress: Progress | None = 
 
 
 def _claim(study: TimeStudy, root: Path, students: Mapping[str, str | None]) -> None:
-    """See that the folder is this study's; or, once all molecules and models can be used, make it so."""
+    """See that the folder is this study's, or of less of it; or, once all molecules and models can be used, make it so."""
     path = root / FILE
     if path.is_file():
         try:
             known = json.loads(path.read_text())
         except ValueError:
             known = {}
-        if known != study.decisive:
+        if known == study.decisive:
+            return
+        if not isinstance(known, dict) or not studies.grown(known, study.decisive, "molecules", "runs"):
             key = next(
                 (k for k in study.decisive if not isinstance(known, dict) or known.get(k) != study.decisive[k]), ""
             )
             raise InputError(
                 f"'{root}' holds another time study (its {key.replace('_', ' ')} differ); give another folder."
             )
-        return
-    if root.exists() and not root.is_dir():
+    elif root.exists() and not root.is_dir():
         raise InputError(f"'{root}' is a file; give a folder.")
-    if root.is_dir() and any(not p.name.startswith(f".{FILE}.") for p in root.iterdir()):
+    elif root.is_dir() and any(not p.name.startswith(f".{FILE}.") for p in root.iterdir()):
         raise InputError(f"'{root}' is not empty and holds no time study; give a new folder.")
     for name, structure in study.molecules.items():
         _check(study, name, structure, students[name], root)
@@ -340,6 +344,8 @@ def _check(study: TimeStudy, name: str, structure: str, student: str | None, roo
     """Refuse a molecule that one of the runs cannot be made of; after hours it would be a pity."""
     warm_ps = 0.0 if study.calls_only else study.warm_ps
     for place, way in enumerate(study.ways):
+        if (root / name / way.name).exists():  # of the study before it grew
+            continue
         if way.needs == "student" and student is None:
             _check_distillable(structure, way)
             continue

@@ -280,7 +280,7 @@ def test_a_predictor_is_a_way_like_others(
     assert said.code == 0, said
     found = results(out)
     jsonschema.validate(found, SCHEMA, cls=jsonschema.Draft202012Validator)
-    assert found["ways"] == ["teacher", "kstep-20-0.1", "kstep-40-0.1"]
+    assert found["ways"] == ["teacher", "kstep-small-20-0.1", "kstep-small-40-0.1"]
     for c, (s, n) in zip(found["cells"][1:], ((20, 2), (40, 4)), strict=True):
         run = read_run(out / "ethanol" / c["way"])
         assert c["cycle"] == {"steps": s + n, "teacher_calls": n + 1, "student_calls": 1}
@@ -412,7 +412,7 @@ def test_jumps_are_a_way_for_each_number(tmp_path: Path) -> None:
     file = tmp_path / "p.safetensors"
     file.write_text("")
     found = list(MacroSteps((str(file),), (200, 400), (0.025, 0.1)).ways("kstep"))
-    assert [w.name for w in found] == ["kstep-200-0.025", "kstep-200-0.1", "kstep-400-0.025", "kstep-400-0.1"]
+    assert [w.name for w in found] == ["kstep-p-200-0.025", "kstep-p-200-0.1", "kstep-p-400-0.025", "kstep-p-400-0.1"]
     last = found[3].settings
     assert last["k_steps"] * last["save_interval"] == 400 and last["corrector_steps"] == 40
     with pytest.raises(InputError, match="no whole number of at least 1; the nearest that is"):
@@ -501,6 +501,26 @@ def test_the_folder_of_another_study_is_left_alone(
     (tmp_path / "full" / "letter.txt").write_text("dear")
     assert "not empty and holds no time study" in cli(*asked, "--out", tmp_path / "full").line
     assert "is a file" in cli(*asked, "--out", tmp_path / "full" / "letter.txt").line
+
+
+def test_a_study_may_grow(files: Path, tmp_path: Path) -> None:
+    """Further schemes and molecules: what is there stays, to the byte, and only what is new is run."""
+    base = RunConfig("", "morse", timestep_fs=2.0, duration_ps=0.4, replicas=3, compile=False, friction_per_ps=5.0)
+
+    def study(words: list[str], names: list[str]) -> TimeStudy:
+        structures = molecules([str(files / f"{name}.xyz") for name in names])
+        return TimeStudy(structures, base, ways(words), "harmonic", warm_ps=0.1)
+
+    out = tmp_path / "out"
+    list(carry_out(study(["respa:2"], ["P4"]), out))
+    before = {p: p.read_bytes() for p in (out / "P4").rglob("log.h5")}
+    names = [name for name, _ in carry_out(study(["respa:2", "respa:4"], ["P4", "As4"]), out)]
+    assert len(before) == 3 and all(p.read_bytes() == content for p, content in before.items())
+    ways_of = {name: [c.way for c in judge_folder(name, out / name)[0]] for name in names}
+    assert ways_of == {key: ["teacher", "respa-2", "respa-4"] for key in ("P4", "As4")}
+    for words, left in ((["respa:2"], "P4"), (["respa:4", "respa:2"], "P4")):  # less; others at these places
+        with pytest.raises(InputError, match=r"another time study \(its (runs|molecules) differ"):
+            next(carry_out(study(words, [left]), out))
 
 
 def test_from_python(files: Path, tmp_path: Path) -> None:

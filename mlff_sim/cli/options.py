@@ -34,7 +34,7 @@ FrictionPerPs = Annotated[
     typer.Option(
         "--friction-per-ps",
         metavar="G[,EL=G]",
-        help="Langevin friction; '5,H=20' gives an element its own. [default: 1; 10 for sinr and regulated]",
+        help="Langevin friction; '5,H=20' gives an element its own. [default: 1; 10 for sinr and regulated, 300 for kstep]",
     ),
 ]
 Integrator = Annotated[

@@ -125,6 +125,7 @@ def time_study(
         tuple(_numbers(macro_steps, "--macro-steps", int)),
         tuple(_numbers(corrector_fraction, "--corrector-fraction", float)),
         save_interval,
+        friction,
     )
     base = RunConfig(
         "",

@@ -18,6 +18,11 @@ AUTO = "auto"
 SCHEMES = ("respa", "mollified", "ghmc", "sinr", "regulated", "kstep")
 BOUNDED = ("sinr", "regulated")
 """Schemes with bounded velocities, whose momenta are not Maxwell's."""
+FRICTIONS = {**dict.fromkeys(BOUNDED, 10.0), "kstep": 300.0}
+"""1/ps, where none is given and 1/ps would be too little: what a draw of "kstep" is wrong by has a few steps of the corrector
+to go into the bath."""
+WARM_FRICTION = 5.0
+"""1/ps, of warm-ups: with much more they only get slower."""
 SAMPLERS = ("ghmc", *BOUNDED)
 """Schemes that sample at constant temperature and have no physical time."""
 GUARDS = ("pairs", "bonds", "temperature", "energy")
@@ -45,7 +50,8 @@ class RunConfig:
             (`mlff_sim.simulation.tuning`).
         duration_ps: of production.
         temperature_K: of the bath, of drawn velocities, and of the guard.
-        friction_per_ps: of the bath; None takes 1/ps, or 10/ps where it is that of thermostats ("sinr", "regulated").
+        friction_per_ps: of the bath; None takes 1/ps, or 10/ps where it is that of thermostats ("sinr", "regulated"), or
+            300/ps after draws ("kstep").
         equilibrate_ps: BAOAB with the same models before production, not recorded.
         every: outer steps between recorded frames; None chooses about 10 fs.
         replicas: copies, each with its own random stream; None takes the number of frames in the structure.
@@ -126,7 +132,7 @@ class RunConfig:
         if self.scheme not in SCHEMES:
             raise InputError(f"scheme '{self.scheme}' is unknown; choose one of: {', '.join(SCHEMES)}.")
         if self.friction_per_ps is None:  # a frozen instance allows no plain assignment
-            object.__setattr__(self, "friction_per_ps", 10.0 if self.scheme in BOUNDED else 1.0)
+            object.__setattr__(self, "friction_per_ps", FRICTIONS.get(self.scheme, 1.0))
         for name in ("timestep_fs", "duration_ps", "temperature_K"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0):

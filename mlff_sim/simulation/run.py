@@ -24,7 +24,7 @@ from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settin
 from mlff_sim.simulation.assembly import Dynamics, assemble, macro_steps, relaxed
 from mlff_sim.simulation.cadence import CadenceConfig, frozen
 from mlff_sim.simulation.clock import Baseline
-from mlff_sim.simulation.config import AUTO, BOUNDED, SAMPLERS, RunConfig
+from mlff_sim.simulation.config import AUTO, BOUNDED, SAMPLERS, WARM_FRICTION, RunConfig
 from mlff_sim.simulation.dissection import dissect, facts, told
 from mlff_sim.simulation.forecast import Forecast
 from mlff_sim.simulation.guards import Guard
@@ -245,9 +245,10 @@ class Run:
             amp=config.amp,
         )
 
-    def _bath(self, seed: int) -> Langevin:
+    def _bath(self, seed: int, most: float = np.inf) -> Langevin:
         config = self.config
-        return Langevin(config.temperature_K, self.friction, seed, self.replicas, remove_com=config.remove_com)
+        friction = np.minimum(self.friction, most)
+        return Langevin(config.temperature_K, friction, seed, self.replicas, remove_com=config.remove_com)
 
     def _watch(self, stepper: Stepper) -> tuple[Guard, Relabel | None]:
         """The guard of production, and what collects frames where that is asked for."""
@@ -400,7 +401,7 @@ class Run:
         if self.predictor is not None:
             teacher = {"teacher": self.providers["teacher"]}
             dynamics = Dynamics("respa", config.timestep_fs, 1, integrator=config.integrator)
-            warm = assemble(dynamics, teacher, self.masses, self.start, self._bath(seed))
+            warm = assemble(dynamics, teacher, self.masses, self.start, self._bath(seed, WARM_FRICTION))
         elif config.ensemble == "nvt":
             warm.bath = self._bath(seed)
         else:
