@@ -14,15 +14,17 @@ from ase import Atoms
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array, evaluate
 from mlff_sim.integrators.kstep import DRAWS, KStep, scaled_to
-from mlff_sim.integrators.stepper import Langevin
+from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.registry import load_model
 from mlff_sim.runfolder import read_run
 from mlff_sim.simulation import RunConfig, run
 from mlff_sim.simulation.assembly import Dynamics, assemble, macro_steps
-from mlff_sim.simulation.config import corrections_from_fraction
+from mlff_sim.simulation.config import WARM_FRICTION, corrections_from_fraction
 from mlff_sim.simulation.soundness import FALSE_ALARMS, Sound
 from mlff_sim.state import State, kinetic_energy, maxwell_boltzmann
 from mlff_sim.structure import covalent_bonds
+from mlff_sim.units import PS
+from mlff_sim.validation.assess import kept
 
 S, N, H = 40, 4, 0.5
 PLAIN = Dynamics("respa", H, 1, compile=False)
@@ -251,6 +253,31 @@ def test_a_run_of_macro_steps(settings: RunConfig, tmp_path: Path, ensemble: str
     assert np.abs(drift).max() < 0.05
     assert data.settings["teacher_calls"] >= 2 * (1 + 40 // 2 * 5)
     assert data.settings["models"]["predictor"]["macro_steps"] == [20, 40]
+
+
+def test_the_bath_is_strong_after_jumps_and_not_in_the_warm_up(
+    settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What draws are wrong by goes into the bath; a warm-up of dynamics would only crawl in it."""
+    assert settings.friction_per_ps == 300.0 and replace(settings, friction_per_ps=7.0).friction_per_ps == 7.0
+    seen = []
+    whole = Stepper.step
+
+    def step(self: Stepper) -> None:
+        if self.bath is not None and not isinstance(self, KStep):
+            seen.append(float(self.bath.friction) * PS)
+        whole(self)
+
+    monkeypatch.setattr(Stepper, "step", step)
+    run(replace(settings, equilibrate_ps=0.01, replicas=1, duration_ps=0.022), tmp_path / "run")
+    assert seen[:20] == pytest.approx([WARM_FRICTION] * 20) and seen[20:] == pytest.approx([300.0] * len(seen[20:]))
+    assert len(seen) > 20
+
+
+def test_equilibration_takes_some_jumps(settings: RunConfig, tmp_path: Path) -> None:
+    """Momenta are forgotten at once, and the shape is not: three macro-steps of 22 fs are left out, as far as a fifth allows."""
+    data = read_run(run(settings, tmp_path / "run"))
+    assert np.flatnonzero(kept(data))[0] == 3
 
 
 def test_a_run_that_is_cut_ends_as_the_unbroken(
