@@ -7,6 +7,7 @@ alone, and a run for each way, all from the same starts. Whatever is finished is
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -35,7 +36,7 @@ FEWEST = 3
 LEAST_ATOMS = 3
 """Of a molecule that a student can be distilled of."""
 CALLS = 5
-"""Outer steps of a run that only measures what calls cost, twice as many of the teacher alone."""
+"""Teacher calls, at least, of a run that only measures what they cost, in two outer steps or more; of the teacher alone twice as many."""
 
 
 @dataclass(frozen=True)
@@ -282,10 +283,10 @@ class TimeStudy:
             return found
         from mlff_sim.cost import CYCLES
 
-        steps = CYCLES[found.scheme](vars(found))[0] if way.settings else 2.0
-        return replace(
-            found, duration_ps=CALLS * steps * found.timestep_fs / 1000, replicas=1, every=1, equilibrate_ps=0.0
-        )
+        steps, calls, _ = CYCLES[found.scheme](vars(found)) if way.settings else (2.0, 1.0, 0.0)
+        cycles = max(2, math.ceil(CALLS / calls))
+        duration_ps = cycles * steps * found.timestep_fs / 1000
+        return replace(found, duration_ps=duration_ps, replicas=1, every=1, equilibrate_ps=0.0)
 
 
 def carry_out(study: TimeStudy, folder: str | Path, progress: Progress | None = None) -> Iterator[tuple[str, Path]]:

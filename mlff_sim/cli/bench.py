@@ -10,7 +10,7 @@ from rich.table import Table
 
 from mlff_sim.cli.console import out as console
 from mlff_sim.cli.console import progress_bar, writable_folder
-from mlff_sim.errors import InputError
+from mlff_sim.cli.options import numbers
 
 
 def bench(
@@ -40,10 +40,7 @@ def bench(
 
       mlff-sim bench student:aspirin-gfn2 aspirin --batch 1,16
     """
-    try:
-        batches = [int(part) for part in batch.split(",")]
-    except ValueError:
-        raise InputError(f"--batch '{batch}' is no list of whole numbers; write for instance 1,4,8,16.") from None
+    batches = numbers(batch, "--batch", int, "1,4,8,16")
     writable_folder(out)
     from mlff_sim.benchmark import ladder
     from mlff_sim.models.registry import resolve

@@ -10,7 +10,7 @@ import typer
 
 from mlff_sim.cli.console import out as console
 from mlff_sim.cli.console import progress_bar
-from mlff_sim.cli.options import CompileTeacher, Seed, Structure
+from mlff_sim.cli.options import CompileTeacher, Seed, Structure, numbers
 from mlff_sim.errors import InputError
 
 
@@ -72,11 +72,8 @@ def distill(
 
       mlff-sim distill --structure ethanol --teacher gfn2-xtb --budget 6min --out ethanol.student
     """
-    temperatures = tuple(_numbers(temperature_K, "--temperature-K"))
-    numbers = _numbers(width, "--width") if width else None
-    if numbers and any(w != int(w) for w in numbers):
-        raise InputError(f"--width '{width}' must be whole numbers, e.g. 256,256.")
-    widths = tuple(int(w) for w in numbers) if numbers else None
+    temperatures = numbers(temperature_K, "--temperature-K", float, "300,500")
+    widths = numbers(width, "--width", int, "256,256") if width else None
     seconds = parse_duration(budget)
     if not out.parent.is_dir():
         raise InputError(f"the folder of --out {out} does not exist.")
@@ -120,13 +117,6 @@ def distill(
     )
     console.print(f"student: {out}")
     return 0
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"{option} '{text}' is no list of numbers; write for instance 300,500.") from None
 
 
 def parse_duration(text: str) -> float:

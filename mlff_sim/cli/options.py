@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -126,6 +126,22 @@ def check_drift_limit(limit: float) -> None:
     """
     if not 0 < limit < float("inf"):
         raise InputError(f"drift limit {limit:g} meV/atom/ps must be a positive number.")
+
+
+Number = TypeVar("Number", int, float)
+
+
+def numbers(text: str, option: str, kind: type[Number], example: str) -> tuple[Number, ...]:
+    """A list such as "200,400".
+
+    Raises:
+        InputError: anything else.
+    """
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise InputError(f"{option} '{text}' is no list of {what}; write for instance {example}.") from None
 
 
 def friction(text: str | None) -> tuple[float | None, dict[str, float]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -13,13 +12,10 @@ from mlff_sim.cli import options as o
 from mlff_sim.cli.console import FAIL, PASS, progress_bar, writable_folder
 from mlff_sim.cli.console import out as console
 from mlff_sim.cli.trial import Replicas, WarmPs
-from mlff_sim.errors import InputError
 from mlff_sim.simulation import RunConfig
 
 if TYPE_CHECKING:
     from mlff_sim.validation.timestudy import TimeTable
-
-Number = TypeVar("Number", int, float)
 
 
 def time_study(
@@ -122,8 +118,8 @@ def time_study(
     friction, by_element = o.friction(friction_per_ps)
     macro = MacroSteps(
         tuple(predictor or ()),
-        tuple(_numbers(macro_steps, "--macro-steps", int)),
-        tuple(_numbers(corrector_fraction, "--corrector-fraction", float)),
+        o.numbers(macro_steps, "--macro-steps", int, "200,400"),
+        o.numbers(corrector_fraction, "--corrector-fraction", float, "0.025,0.05"),
         save_interval,
         friction,
     )
@@ -189,11 +185,3 @@ def _show(table: TimeTable) -> None:
         console.print(shown)
     title, sentence = report.conclusion(table)
     console.print(f"{title}. {sentence}")
-
-
-def _numbers(text: str, option: str, kind: Callable[[str], Number]) -> list[Number]:
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError:
-        example = "200,400" if kind is int else "0.025,0.05"
-        raise InputError(f"{option} '{text}' is no list of numbers; write for instance {example}.") from None
