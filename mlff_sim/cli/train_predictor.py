@@ -88,36 +88,35 @@ def train_predictor(
 
     Example: 64 replicas of 40 ps, a frame every 25 fs, then the predictor:
 
-      mlff-sim md --structure ethanol --model ethanol-gfn2 --ensemble nve --equilibrate-ps 2 --replicas 64 \
+      mlff-sim md --structure ethanol --model student:ethanol-gfn2 --ensemble nve --equilibrate-ps 2 --replicas 64 \
         --duration-ps 40 --every 50 --out runs/ethanol
       mlff-sim train-predictor --trajectories runs/ethanol --arch egnn --macro-steps 200,400 --out egnn.predictor
 
     A generating function of one molecule and one stride, from frames no farther apart, proposes leaps that hybrid --scheme ghmc
     accepts or refuses. 4 fs, from 16 replicas of 5 ps:
 
-      mlff-sim md --structure ethanol --model ethanol-gfn2 --ensemble nve --equilibrate-ps 2 --replicas 16 \
+      mlff-sim md --structure ethanol --model student:ethanol-gfn2 --ensemble nve --equilibrate-ps 2 --replicas 16 \
         --duration-ps 5 --every 2 --out runs/close
       mlff-sim train-predictor --trajectories runs/close --arch generating --macro-steps 8 --out leap.predictor
     """
     if arch not in ARCHS:
         raise InputError(f"architecture '{arch}' is unknown; choose one of: {', '.join(ARCHS)}.")
     if arch == GENERATING:
-        given = {"--rollout": rollout, "--patience": patience}
-        useless = [name for name, value in given.items() if value is not None]
-        if useless:
-            raise InputError(
-                f"{useless[0]} is for predictors that draw; --arch generating is trained on single leaps, to the end of --updates."
-            )
+        for name, value in (("--rollout", rollout), ("--patience", patience)):
+            if value is not None:
+                raise InputError(
+                    f"{name} is for predictors that draw; --arch generating is trained on single leaps, to the end of --updates."
+                )
     steps = _steps(macro_steps, arch)
     _writable(out)
     from mlff_sim.lessons import read_lessons
 
-    snapshot, (scalars, rounds) = out.with_name(out.name + ".training"), SMALL if arch == GENERATING else SIZE
-    size = scalars if width is None else width, rounds if layers is None else layers
+    snapshot, sizes = out.with_name(out.name + ".training"), SMALL if arch == GENERATING else SIZE
+    scalars, rounds = (d if given is None else given for given, d in zip((width, layers), sizes, strict=True))
     if arch == GENERATING:
         from mlff_sim.predictors.generating_lessons import LeapConfig
 
-        leap = LeapConfig(steps[0], timestep_fs, updates, learning_rate, *size, seed)
+        leap = LeapConfig(steps[0], timestep_fs, updates, learning_rate, scalars, rounds, seed)
         return _leaping(leap, read_lessons(trajectories, frame_ps), snapshot, out)
     from mlff_sim.predictors.file import needs_geometric
 
@@ -126,7 +125,7 @@ def train_predictor(
     from mlff_sim.predictors.training import Trainer, TrainingConfig, save_trained
 
     config = TrainingConfig(
-        Architecture(arch, width=size[0], layers=size[1]),
+        Architecture(arch, width=scalars, layers=rounds),
         steps,
         timestep_fs,
         updates,

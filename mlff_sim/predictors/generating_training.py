@@ -57,8 +57,8 @@ class Midpoints:
 
     def some(self, most: int) -> Midpoints:
         """At most so many of the pairs, evenly spread."""
-        every = slice(None, None, -(-len(self) // most))
-        return self._with({name: getattr(self, name)[every] for name in PAIRWISE})
+        which = np.linspace(0, len(self) - 1, min(most, len(self))).astype(int)
+        return self._with({name: getattr(self, name)[which] for name in PAIRWISE})
 
     def _with(self, parts: dict[str, Array]) -> Midpoints:
         return Midpoints(**parts, numbers=self.numbers, masses=self.masses, stride_fs=self.stride_fs)

@@ -133,7 +133,7 @@ def test_a_run_that_is_cut_ends_as_the_unbroken(
     assert whole.accepted is not None and whole.accepted.any()
     for name in ("positions", "momenta", "conserved", "accepted", "leaps", "unsolved", "one_way"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
-    assert whole.leaps is not None and whole.leaps[1:].max() == 2  # the probe's are not among them
+    assert whole.leaps is not None and whole.leaps[1:].max() == 2 and not whole.leaps[0].any()  # none of the probe's
 
 
 def test_training_that_is_cut_ends_as_the_unbroken(
@@ -160,6 +160,10 @@ def test_training_that_is_cut_ends_as_the_unbroken(
         assert torch.equal(a, b)
     with pytest.raises(InputError, match=r"other settings \(macro_step, seed\); repeat them, or delete it"):
         learn(replace(config, macro_step=2, seed=2), [lesson], snapshot)
+    snapshot.write_bytes(b"anything")
+    with pytest.raises(InputError, match=r"is no state of a training .*; delete it to begin anew") as refused:
+        learn(config, [lesson], snapshot)
+    assert "\n" not in str(refused.value)
 
 
 def test_several_trajectories_of_one_molecule(lesson: Lesson) -> None:
@@ -170,7 +174,7 @@ def test_several_trajectories_of_one_molecule(lesson: Lesson) -> None:
         for half in (slice(0, 100), slice(100, 200))
     ]
     together = joined(parts)
-    assert len(together) == 2 * 98 * 4 and len(together.some(100)) == 98
+    assert len(together) == 2 * 98 * 4 and len(together.some(100)) == 100
     mae = [errors(network, x)[0] for x in (together, *parts)]
     assert mae[0] == pytest.approx((mae[1] + mae[2]) / 2, rel=1e-5)  # float32
     assert learn(config, [lesson, lesson]).updates == 1
@@ -178,7 +182,7 @@ def test_several_trajectories_of_one_molecule(lesson: Lesson) -> None:
         learn(config, [lesson, replace(lesson, name="heavy", masses=2 * lesson.masses)])
 
 
-def test_a_student_says_where_to_look() -> None:
+def test_a_student_says_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """The solver begins where velocity Verlet of the student ends, whatever the student was asked before."""
     atoms = read_structure("smiles:O")
     student, masses = load_model("mmff", atoms), atoms.get_masses()
@@ -198,7 +202,10 @@ def test_a_student_says_where_to_look() -> None:
     for _ in range(4):
         plain.step()
     proposer: Any = stepper.proposer
+    forgotten: list[int] = []
+    monkeypatch.setattr(student, "reset", lambda: forgotten.append(1))
     found = proposer.direct(state)
+    assert forgotten == [1]
     np.testing.assert_array_equal(found.positions, plain.state.positions)
     np.testing.assert_array_equal(found.momenta, plain.state.momenta)
     assert stepper.steps == 3
