@@ -120,7 +120,7 @@ def main() -> None:
         pairs, others = (
             midpoints(d.positions, d.momenta, 1.0, stride, ATOMS.numbers, MASSES) for d in (training, test)
         )
-        steps = train(network, pairs, given.seconds * (1 if count else 2))
+        steps, _ = train(network, pairs, given.seconds * (1 if count else 2))
         mae, power = errors(network, others)
         tell({"kind": "training", "step_fs": stride, "steps": steps, "mae_meV_A": mae, "relative": power})
         save_generating(network, stride, given.out / f"leap-{stride}fs.safetensors", {"structure": "ethanol"})
@@ -132,7 +132,7 @@ def main() -> None:
                 begin = time.process_time()
                 for _ in range(round(length / stride)):
                     stepper.step()
-                counts = {name: getattr(stepper, name) for name in ("leaps", "unsolved", "one_way", "gradients")}
+                counts = {name: int(np.sum(getattr(stepper, name))) for name in (*stepper.counted, "gradients")}
                 judge(kind, stride, length, stepper.state, time.process_time() - begin, counts)
 
 

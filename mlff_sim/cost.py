@@ -14,6 +14,7 @@ which is above 1 where the model calls cost less than S t_b - e t_e: with f = e 
 | RESPA, K inner steps | K | 1 | K, mollified K + 1 |
 | hybrid Monte Carlo, trajectories of K student steps | K | 1 | K |
 | the same, M outer steps of RESPA each | M K | M | M K |
+| the same, N leaps of a generating function of M steps each | N M | 1 | N |
 | a predictor that jumps S steps, f S of them repeated by the teacher | S | f S | 1 |
 | the same, the teacher's steps counted as time as well, with the energy on landing | (1 + f) S | f S + 1 | 1 |
 
@@ -36,6 +37,12 @@ def _inner(s: Settings) -> tuple[float, float, float]:
     return made * k, made, made * k
 
 
+def _proposal(s: Settings) -> tuple[float, float, float]:
+    """Leaps where there is a predictor, and one teacher call at their end; steps of the student else."""
+    leaps = float(s["k_steps"])
+    return (leaps * float(s["save_interval"]), 1.0, leaps) if s.get("predictor") else _inner(s)
+
+
 def _jump(s: Settings) -> tuple[float, float, float]:
     """A jump of S steps, and N = f S of the teacher's that are time as well; one call more is for the energy on landing."""
     jump, corrected = float(s["k_steps"]) * float(s["save_interval"]), float(s["corrector_steps"])
@@ -52,7 +59,7 @@ CYCLES: dict[str, Callable[[Settings], tuple[float, float, float]]] = {
     "sinr": _inner,
     "regulated": _inner,
     "mollified": _mollified,
-    "ghmc": _inner,
+    "ghmc": _proposal,
     "kstep": _jump,
 }
 """The table, as functions of a run's settings: S, e and c of each scheme of two models."""

@@ -46,6 +46,9 @@ ROWS = (
     "accepted",
     "fallbacks",
     "redraws",
+    "leaps",
+    "unsolved",
+    "one_way",
     "positions",
     "momenta",
 )
@@ -68,6 +71,9 @@ class RunData:
         accepted: proposals accepted since the previous row, shape (rows, R); None where nothing is proposed.
         fallbacks: macro-steps that no draw of a predictor held for since the previous row, shape (rows, R); None where nothing is drawn.
         redraws: draws beyond the first of a macro-step since the previous row, shape (rows, R); None as above.
+        leaps: of a generating function, tried since the previous row, shape (rows, R); None where nothing leaps.
+        unsolved: of these, where no midpoint was found.
+        one_way: of these, where one was, and the way back did not lead to the start.
         positions: A, shape (rows, R, n, 3).
         momenta: (eV u)^1/2, shape (rows, R, n, 3); those of the scheme, which with bounded velocities are not m v.
         wall: wall-clock figures by name.
@@ -84,6 +90,9 @@ class RunData:
     accepted: Array | None
     fallbacks: Array | None
     redraws: Array | None
+    leaps: Array | None
+    unsolved: Array | None
+    one_way: Array | None
     positions: Array
     momenta: Array
     wall: dict[str, Array]

@@ -8,6 +8,7 @@ import typer
 
 from mlff_sim.cli import options as o
 from mlff_sim.errors import InputError
+from mlff_sim.predictors.generating_file import read_generating, stride_steps
 from mlff_sim.simulation import RunConfig, k_from_fraction, k_from_steps, k_from_text
 from mlff_sim.simulation.config import corrections_from_fraction
 
@@ -30,7 +31,8 @@ def hybrid(
             "--k-steps",
             metavar="K|auto",
             help="Inner student steps per teacher call; 'auto' predicts what holds (see mlff-sim cadence; up to "
-            "10,000 teacher calls), or for ghmc tries out what is best in the warm-up. kstep: save intervals in a macro-step.",
+            "10,000 teacher calls), or for ghmc tries out what is best in the warm-up. kstep: save intervals in a macro-step; ghmc with a "
+            "predictor: leaps in a proposal.",
         ),
     ] = None,
     corrector_fraction: Annotated[
@@ -51,11 +53,20 @@ def hybrid(
     ] = None,
     predictor: Annotated[
         str | None,
-        typer.Option("--predictor", metavar="FILE", help="kstep: what jumps; see mlff-sim train-predictor."),
+        typer.Option(
+            "--predictor",
+            metavar="FILE",
+            help="kstep: what jumps; ghmc: what leaps in proposals; see mlff-sim train-predictor.",
+        ),
     ] = None,
     save_interval: Annotated[
-        int, typer.Option("--save-interval", metavar="M", help="kstep: baseline steps that --k-steps counts.")
-    ] = 50,
+        int | None,
+        typer.Option(
+            "--save-interval",
+            metavar="M",
+            help="Of a predictor: baseline steps that --k-steps counts; 50, in ghmc those of a leap.",
+        ),
+    ] = None,
     duration_ps: o.DurationPs = 10.0,
     temperature_K: o.TemperatureK = 300.0,
     friction_per_ps: o.FrictionPerPs = None,
@@ -118,11 +129,18 @@ def hybrid(
 
       mlff-sim hybrid --scheme kstep --structure ethanol --teacher gfn2-xtb --predictor egnn.predictor \
         --k-steps 4 --save-interval 50 --corrector-fraction 0.05 --duration-ps 50 --out runs/kstep
+
+    With a generating function of 4 fs, five leaps a proposal, the solver told by the student where to look:
+
+      mlff-sim hybrid --scheme ghmc --structure ethanol --teacher gfn2-xtb --student ethanol-gfn2 \
+        --predictor leap.predictor --k-steps 5 --duration-ps 5 --out runs/leaps
     """
+    leaps = predictor if scheme == "ghmc" else None
+    interval = _interval(save_interval, leaps, timestep_fs)
     k, corrections = _cadence(
-        scheme, k_steps, corrector_fraction, corrector_steps, save_interval, duration_ps, timestep_fs
+        scheme, k_steps, corrector_fraction, corrector_steps, interval, duration_ps, timestep_fs, leaps
     )
-    if student is None and scheme != "kstep":
+    if student is None and scheme != "kstep" and leaps is None:
         raise InputError(f"scheme '{scheme}' needs a student: give --student, or mlff-sim md for the teacher alone.")
     friction, by_element = o.friction(friction_per_ps)
     config = RunConfig(
@@ -146,7 +164,7 @@ def hybrid(
         middle_steps=middle_steps,
         proposal_steps=proposal_steps,
         predictor=predictor,
-        save_interval=save_interval,
+        save_interval=interval,
         corrector_steps=corrections,
         compile=compile,
         compile_teacher=compile_teacher,
@@ -162,6 +180,13 @@ def hybrid(
     return o.carry_out(config, out, resume)
 
 
+def _interval(given: int | None, leaps: str | None, timestep_fs: float) -> int:
+    """Baseline steps that --k-steps counts; where nothing is said and a generating function leaps, those of its stride."""
+    if given is None and leaps is not None:
+        return stride_steps(read_generating(leaps), leaps, timestep_fs)
+    return 50 if given is None else given
+
+
 def _cadence(
     scheme: str,
     k_steps: str | None,
@@ -170,6 +195,7 @@ def _cadence(
     save_interval: int,
     duration_ps: float,
     timestep_fs: float,
+    leaps: str | None,
 ) -> tuple[int | str, int | None]:
     """K, and of kstep the steps of the corrector, from the options that say it in one of several ways."""
     ways = {"--k-steps": k_steps, "--corrector-fraction": fraction, "--corrector-steps": steps}
@@ -184,6 +210,10 @@ def _cadence(
         if fraction is None or not isinstance(k, int) or k < 1 or save_interval < 1:
             return k, steps
         return k, corrections_from_fraction(fraction, k * save_interval)
+    if leaps is not None and given != ["--k-steps"]:
+        raise InputError(
+            f"scheme 'ghmc' with a predictor wants --k-steps (leaps in a proposal) alone; got {' and '.join(given) or 'none'}."
+        )
     if len(given) != 1:
         raise InputError(f"give exactly one of {', '.join(ways)}; got {' and '.join(given) or 'none'}.")
     if fraction is not None:

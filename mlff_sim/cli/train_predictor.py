@@ -1,10 +1,10 @@
-"""`mlff-sim train-predictor`: make a predictor of macro-steps."""
+"""`mlff-sim train-predictor`: make a predictor of macro-steps, or of leaps."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,15 @@ from mlff_sim.cli.console import progress_bar
 from mlff_sim.cli.options import Seed, TimestepFs
 from mlff_sim.errors import InputError
 
+if TYPE_CHECKING:
+    from mlff_sim.predictors.generating_lessons import LeapConfig
+    from mlff_sim.predictors.lesson import Lesson
+
+GENERATING = "generating"
+ARCHS = ("egnn", "transformer", GENERATING)
+STEPS, ROLLOUT, PATIENCE, SIZE, SMALL = "50,100,200,400", 2, 0, (64, 4), (32, 2)
+"""What is taken where nothing is said; sizes are width and layers, those of a generating function smaller."""
+
 
 def train_predictor(
     trajectories: Annotated[
@@ -20,65 +29,95 @@ def train_predictor(
         typer.Option(
             "--trajectories",
             metavar="PATH",
-            help="Folder of an NVE run (mlff-sim md), or a file with velocities; repeat it for more molecules.",
+            help="Folder of an NVE run (mlff-sim md), or a file with velocities; repeat it for more of them, and more molecules.",
         ),
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="Predictor file to write (safetensors, any suffix).")
     ],
     arch: Annotated[
-        str, typer.Option("--arch", metavar="egnn|transformer", help="Messages of equal weight, or attention.")
-    ] = "egnn",
-    macro_steps: Annotated[
         str,
         typer.Option(
-            "--macro-steps", metavar="S[,S...]", help="Baseline steps it is to jump; one file knows them all."
+            "--arch",
+            metavar="|".join(ARCHS),
+            help="Messages of equal weight, or attention; or a generating function, whose leaps keep structure.",
         ),
-    ] = "50,100,200,400",
+    ] = "egnn",
+    macro_steps: Annotated[
+        str | None,
+        typer.Option(
+            "--macro-steps",
+            metavar="S[,S...]",
+            help=f"Baseline steps it is to jump; one file knows them all; {STEPS} if not given. A generating function has one.",
+        ),
+    ] = None,
     timestep_fs: TimestepFs = 0.5,
     updates: Annotated[int, typer.Option("--updates", metavar="N", help="Steps of the optimiser.")] = 10_000,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", metavar="<float>", help="Peak of its schedule.")
     ] = 2e-3,
-    rollout: Annotated[int, typer.Option("--rollout", metavar="N", help="Macro-steps trained in a row.")] = 2,
+    rollout: Annotated[
+        int | None,
+        typer.Option("--rollout", metavar="N", help=f"Macro-steps trained in a row, {ROLLOUT}; not of generating."),
+    ] = None,
     patience: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--patience",
             metavar="N",
-            help="Stop after so many validations (one each 250 updates) that are no better; 0 never.",
+            help="Stop after so many validations (one each 250 updates) that are no better; 0 never, as if not given; not of generating.",
         ),
-    ] = 0,
-    width: Annotated[int, typer.Option("--width", metavar="N", help="Scalars of an atom.")] = 64,
-    layers: Annotated[int, typer.Option("--layers", metavar="N", help="Rounds of messages.")] = 4,
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option("--width", metavar="N", help=f"Scalars of an atom, {SIZE[0]}; generating {SMALL[0]}.")
+    ] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option("--layers", metavar="N", help=f"Rounds of messages, {SIZE[1]}; generating {SMALL[1]}."),
+    ] = None,
     frame_ps: Annotated[
         float | None,
         typer.Option("--frame-ps", metavar="<float>", help="Time between frames, for files that do not say it."),
     ] = None,
     seed: Seed = 0,
 ) -> int:
-    r"""Train a predictor that jumps many steps at once, for hybrid --scheme kstep.
+    r"""Train a predictor that jumps many steps at once, for hybrid --scheme kstep (or ghmc).
 
     It learns from constant-energy trajectories of one or many molecules; a distilled student makes them in minutes. One
     file serves all molecules of the elements it has seen. Interrupted, the same command continues, exactly.
 
     Example: 64 replicas of 40 ps, a frame every 25 fs, then the predictor:
 
-      mlff-sim md --structure ethanol --model ethanol-gfn2 --ensemble nve --equilibrate-ps 2 --replicas 64 \
+      mlff-sim md --structure ethanol --model student:ethanol-gfn2 --ensemble nve --equilibrate-ps 2 --replicas 64 \
         --duration-ps 40 --every 50 --out runs/ethanol
       mlff-sim train-predictor --trajectories runs/ethanol --arch egnn --macro-steps 200,400 --out egnn.predictor
+
+    A generating function of one molecule and one stride, from frames no farther apart, proposes leaps that hybrid --scheme ghmc
+    accepts or refuses. 4 fs, from 16 replicas of 5 ps:
+
+      mlff-sim md --structure ethanol --model student:ethanol-gfn2 --ensemble nve --equilibrate-ps 2 --replicas 16 \
+        --duration-ps 5 --every 2 --out runs/close
+      mlff-sim train-predictor --trajectories runs/close --arch generating --macro-steps 8 --out leap.predictor
     """
-    try:
-        steps = tuple(int(word) for word in macro_steps.split(","))
-    except ValueError as error:
-        raise InputError(f"--macro-steps '{macro_steps}' must be whole numbers, e.g. 200,400.") from error
-    if not out.parent.is_dir():
-        raise InputError(f"the folder of --out {out} does not exist.")
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; give a file.")
-    if out.exists():
-        raise InputError(f"--out {out} exists; give another name, or delete it.")
+    if arch not in ARCHS:
+        raise InputError(f"architecture '{arch}' is unknown; choose one of: {', '.join(ARCHS)}.")
+    if arch == GENERATING:
+        for name, value in (("--rollout", rollout), ("--patience", patience)):
+            if value is not None:
+                raise InputError(
+                    f"{name} is for predictors that draw; --arch generating is trained on single leaps, to the end of --updates."
+                )
+    steps = _steps(macro_steps, arch)
+    _writable(out)
     from mlff_sim.lessons import read_lessons
+
+    snapshot, sizes = out.with_name(out.name + ".training"), SMALL if arch == GENERATING else SIZE
+    scalars, rounds = (d if given is None else given for given, d in zip((width, layers), sizes, strict=True))
+    if arch == GENERATING:
+        from mlff_sim.predictors.generating_lessons import LeapConfig
+
+        leap = LeapConfig(steps[0], timestep_fs, updates, learning_rate, scalars, rounds, seed)
+        return _leaping(leap, read_lessons(trajectories, frame_ps), snapshot, out)
     from mlff_sim.predictors.file import needs_geometric
 
     needs_geometric()
@@ -86,17 +125,16 @@ def train_predictor(
     from mlff_sim.predictors.training import Trainer, TrainingConfig, save_trained
 
     config = TrainingConfig(
-        Architecture(arch, width=width, layers=layers),
+        Architecture(arch, width=scalars, layers=rounds),
         steps,
         timestep_fs,
         updates,
         learning_rate,
-        rollout,
-        patience,
+        ROLLOUT if rollout is None else rollout,
+        PATIENCE if patience is None else patience,
         seed,
     )
     lessons = read_lessons(trajectories, frame_ps)
-    snapshot = out.with_name(out.name + ".training")
     with progress_bar("updates") as bar:
         trainer = Trainer(config, lessons, snapshot, bar)
         trained = trainer.train()
@@ -110,3 +148,45 @@ def train_predictor(
     console.print(f"predictor: {out}")
     console.print(f"curve:     {curve}")
     return 0
+
+
+def _leaping(config: LeapConfig, lessons: list[Lesson], snapshot: Path, out: Path) -> int:
+    """Train a generating function."""
+    from mlff_sim.predictors.generating_lessons import learn, save_learnt
+
+    with progress_bar("updates") as bar:
+        learnt = learn(config, lessons, snapshot, bar)
+    save_learnt(learnt, config, lessons, out)
+    snapshot.unlink(missing_ok=True)
+    console.print(
+        f"{learnt.updates} updates; leaps of {config.stride_fs:g} fs; on held-out frames the force is off by {learnt.mae:.1f} "
+        f"meV/\u00c5, the power by {100 * learnt.power:.1f} %"
+    )
+    console.print(f"predictor: {out}")
+    return 0
+
+
+def _steps(text: str | None, arch: str) -> tuple[int, ...]:
+    """The macro-steps, of which a generating function has one."""
+    if text is None and arch != GENERATING:
+        text = STEPS
+    try:
+        steps = tuple(int(word) for word in text.split(",")) if text is not None else ()
+    except ValueError as error:
+        raise InputError(f"--macro-steps '{text}' must be whole numbers, e.g. 200,400.") from error
+    if arch == GENERATING and len(steps) != 1:
+        raise InputError(
+            f"--arch generating learns one stride, and --macro-steps {'is missing' if text is None else f'names {text}'}; "
+            "give one number of baseline steps, e.g. 8."
+        )
+    return steps
+
+
+def _writable(out: Path) -> None:
+    """Refuse a file that cannot be made."""
+    if not out.parent.is_dir():
+        raise InputError(f"the folder of --out {out} does not exist.")
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; give a file.")
+    if out.exists():
+        raise InputError(f"--out {out} exists; give another name, or delete it.")

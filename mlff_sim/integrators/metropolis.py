@@ -40,22 +40,29 @@ class Metropolis(Stepper):
             what it was, by construction.
         proposals: of each replica, since the last restart.
         accepted: of these, shape (replicas,).
+        counted: "accepted", and what the proposer counts.
     """
 
     conserving = False  # accepted changes of energy are meant
-    counted = ("accepted",)
 
     def __init__(self, proposer: Stepper, bath: Langevin, target: str = "teacher", steps: int = 1) -> None:
         """Bind; nothing is evaluated yet."""
         if proposer.bath is not None or not is_symmetric(proposer.scheme):
             raise ValueError("only reversible proposals keep the ensemble: a symmetric scheme without a bath.")
         self.proposer, self.target, self.steps = proposer, target, steps
+        self.counted = ("accepted", *proposer.counted)
         super().__init__(proposer.scheme, proposer.timestep, proposer.masses, proposer.forces, proposer.state, bath)
 
     def restart(self, state: State, bath: Langevin | None) -> None:
         """Go to another state, and count anew."""
         super().restart(state, bath)
         self.proposals, self.accepted = 0, np.zeros(len(state.positions))
+        self.proposer.counts()
+
+    def counts(self) -> dict[str, Array]:
+        """Of the proposals, and of what they are made of; see `Stepper.counts`."""
+        accepted, self.accepted = self.accepted, np.zeros_like(self.accepted)
+        return {"accepted": accepted, **self.proposer.counts()}
 
     def potential(self) -> Array:
         """eV, shape (replicas,): the energy that decides."""

@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from mlff_sim.predictors.network import PredictorNet
     from mlff_sim.predictors.predictor import Predictor
 
-FORMAT = "mlff-sim-predictor"
+FORMAT, LEAPS = "mlff-sim-predictor", "mlff-sim-generating-function"
 VERSION = 1
+PURPOSE = {
+    FORMAT: "draws macro-steps (--arch egnn or transformer), for scheme 'kstep'",
+    LEAPS: "leaps (--arch generating), for proposals of scheme 'ghmc'",
+}
+"""What the predictors of each format are for."""
 LEAST_ATOMS = 3
 """Two atoms can be displaced only along their line, or their angular momentum is lost; networks for more do not know that."""
 
@@ -55,7 +60,14 @@ def read_predictor(path: str | Path) -> dict[str, Any]:
             return record
     except (KeyError, TypeError, ValueError) as error:
         raise no_record(path, "predictor", "mlff-sim train-predictor") from error
-    raise InputError(f"'{path}' has format {form} {version}; a predictor is {FORMAT} up to {VERSION}.")
+    raise foreign(path, form, version, FORMAT, VERSION)
+
+
+def foreign(path: str | Path, form: Any, version: Any, wanted: str, newest: int) -> InputError:
+    """What is said of a file of another format, or of a newer version."""
+    if form != wanted and form in PURPOSE:
+        return InputError(f"predictor '{path}' {PURPOSE[form]}; wanted is one that {PURPOSE[wanted]}.")
+    return InputError(f"'{path}' has format {form} {version}; a predictor is {wanted} up to {newest}.")
 
 
 def check_predictor(

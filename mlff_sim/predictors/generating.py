@@ -24,7 +24,7 @@ reversal of the momenta.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -179,9 +179,17 @@ class Generator:
         numbers: atomic numbers, shape (n,), of its elements.
         masses: u, shape (n,).
         stride_fs: what it was trained for.
+        record: of its file.
     """
 
-    def __init__(self, network: GeneratingNet, numbers: NDArray[np.int64], masses: Array, stride_fs: float) -> None:
+    def __init__(
+        self,
+        network: GeneratingNet,
+        numbers: NDArray[np.int64],
+        masses: Array,
+        stride_fs: float,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
         """Bind."""
         copy = GeneratingNet(**network.settings)
         copy.load_state_dict(network.state_dict())
@@ -189,7 +197,7 @@ class Generator:
         self.numbers = np.asarray(numbers, dtype=np.int64)
         self.masses, self.stride_fs, self.stride = np.asarray(masses, dtype=np.float64), stride_fs, stride_fs * FS
         self.kinds, self._masses = network.kinds(self.numbers), torch.from_numpy(self.masses)
-        self.calls = 0
+        self.record, self.calls = dict(record or {}), 0
 
     def __call__(self, q: Array, p: Array) -> tuple[Array, Array]:
         """dG/dq in (eV u)^1/2 and dG/dp in A, shape (R, n, 3), counted in `calls` for each replica."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,8 @@ from torch import Tensor
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
 from mlff_sim.predictors.generating import GeneratingNet
+from mlff_sim.predictors.snapshot import SNAPSHOT_EVERY, Snapshot
+from mlff_sim.progress import Progress
 from mlff_sim.soap import cosine
 from mlff_sim.units import FS
 
@@ -53,6 +55,14 @@ class Midpoints:
         """Number of pairs."""
         return len(self.q)
 
+    def some(self, most: int) -> Midpoints:
+        """At most so many of the pairs, evenly spread."""
+        which = np.linspace(0, len(self) - 1, min(most, len(self))).astype(int)
+        return self._with({name: getattr(self, name)[which] for name in PAIRWISE})
+
+    def _with(self, parts: dict[str, Array]) -> Midpoints:
+        return Midpoints(**parts, numbers=self.numbers, masses=self.masses, stride_fs=self.stride_fs)
+
     def units(self, kT: float) -> tuple[Array, Array]:
         """What errors of dN/dq and dN/dp are measured in, shape (n, 1): power over these is of order one."""
         speed = np.sqrt(kT / self.masses)[:, None]
@@ -61,6 +71,14 @@ class Midpoints:
             push[self.numbers == z] = np.sqrt((self.force[:, self.numbers == z] ** 2).mean())
         power = np.sqrt(((push * speed) ** 2).mean())
         return power / speed, power / push
+
+
+PAIRWISE = ("q", "p", "force", "excess")
+
+
+def joined(parts: Sequence[Midpoints]) -> Midpoints:
+    """Pairs of several trajectories of one molecule."""
+    return parts[0]._with({name: np.concatenate([getattr(x, name) for x in parts]) for name in PAIRWISE})
 
 
 def midpoints(
@@ -112,8 +130,9 @@ def train(
     seed: int = 0,
     batch: int = 32,
     learning_rate: float = 2e-3,
-    tick: Callable[[float], None] = lambda _: None,
-) -> int:
+    progress: Progress | None = None,
+    snapshot: Snapshot | None = None,
+) -> tuple[int, float]:
     """Train in place, against the clock, with a cosine learning rate; leaves the running average of the weights.
 
     Args:
@@ -124,21 +143,30 @@ def train(
         seed: of the order of pairs.
         batch: pairs in a step.
         learning_rate: at its peak.
-        tick: told the seconds passed.
+        progress: told the steps, or the seconds.
+        snapshot: where the state of unfinished training is kept, and taken up from; for a number of `steps`.
 
     Returns:
-        Steps done.
+        Steps done, and the seconds they took, interruptions left out.
     """
     kinds, masses = network.kinds(data.numbers), torch.from_numpy(data.masses)
     unit_q, unit_p = (torch.from_numpy(u).float() for u in data.units(network.kT))
     parameters = list(network.parameters())
     average = [p.detach().clone() for p in parameters]
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.98))
-    rng, begin, step, done = np.random.default_rng(seed), time.perf_counter(), 0, 0.0
+    step, before = 0, 0.0
+    saved = snapshot.load() if snapshot else None
+    if saved:
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average, step, before = saved["average"], saved["step"], saved["seconds"]
+    begin, elapsed, done = time.perf_counter(), before, step / steps if steps else 0.0
     while done < 1:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * cosine(step, done, 50)
-        eq, ep = _errors(network, data, rng.integers(0, len(data), batch), kinds, masses, train=True)
+        # A stream of its own for every step, so that nothing about chance has to be kept.
+        which = np.random.default_rng([seed, step]).integers(0, len(data), batch)
+        eq, ep = _errors(network, data, which, kinds, masses, train=True)
         loss = (eq / unit_q).square().mean() + (ep / unit_p).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -146,13 +174,17 @@ def train(
         optimizer.step()
         step += 1
         torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - min(0.99, (1 + step) / (10 + step)))
-        elapsed = time.perf_counter() - begin
+        elapsed = before + time.perf_counter() - begin
         done = step / steps if steps else elapsed / seconds
-        tick(elapsed)
+        if progress is not None and step % 10 == 0:
+            progress.update(step if steps else elapsed, steps or seconds, "training")
+        if snapshot is not None and step % SNAPSHOT_EVERY == 0 and done < 1:
+            state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+            snapshot.save({**state, "step": step, "seconds": elapsed})
     with torch.no_grad():
         for p, a in zip(parameters, average, strict=True):
             p.copy_(a)
-    return step
+    return step, elapsed
 
 
 def errors(network: GeneratingNet, data: Midpoints) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,3 +102,16 @@ def check_lessons(lessons: Sequence[Lesson], times_fs: Sequence[float], rollout:
                 f"'{lesson.name}' is {len(lesson.positions) * lesson.spacing_fs / 1000:.3g} ps long, and {rollout} macro-steps "
                 f"of {max(times_fs):g} fs with validation need more than {needs:.3g} ps; record a longer run."
             )
+
+
+def identity(lessons: Sequence[Lesson]) -> dict[str, Any]:
+    """What unfinished training is told apart by: atoms and number of frames of each trajectory."""
+    return {
+        "molecules": [[int(z) for z in x.numbers] for x in lessons],
+        "frames": [len(x.positions) for x in lessons],
+    }
+
+
+def learnt_from(lessons: Sequence[Lesson]) -> list[dict[str, Any]]:
+    """For the record of a file: name and length of each trajectory, all replicas together."""
+    return [{"name": x.name, "ps": len(x.positions) * x.positions.shape[1] * x.spacing_fs / 1000} for x in lessons]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,9 +15,11 @@ from torch import Tensor
 
 from mlff_sim.errors import InputError
 from mlff_sim.predictors.file import save_predictor
-from mlff_sim.predictors.lesson import SHAKEN_A, Lesson, check_lessons
+from mlff_sim.predictors.lesson import SHAKEN_A, Lesson, check_lessons, identity, learnt_from
 from mlff_sim.predictors.network import ARCHITECTURES, Architecture, Molecule, PredictorNet, advanced
 from mlff_sim.predictors.scores import Score
+from mlff_sim.predictors.settings import check_numbers
+from mlff_sim.predictors.snapshot import SNAPSHOT_EVERY, Snapshot
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.soap import SOAP, cosine
 from mlff_sim.units import FS
@@ -30,7 +31,6 @@ AVERAGE = 0.999
 VALIDATION_EVERY = 250
 VALIDATION_BATCHES = 4
 """Updates between validations, and batches of each molecule and macro-step in one."""
-SNAPSHOT_EVERY = 250
 ROLLOUT_FROM, WARM_UP = 0.3, 100
 """Share of the updates after which macro-steps are trained in a row, and updates the learning rate rises over."""
 
@@ -70,13 +70,7 @@ class TrainingConfig:
             raise InputError(
                 f"macro-steps {list(steps)} must be different whole numbers of at least 1 (baseline steps)."
             )
-        for name in ("timestep_fs", "learning_rate"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise InputError(f"{name} = {value:g} must be a positive number.")
-        for name, least in (("updates", 1), ("rollout", 1), ("patience", 0), ("seed", 0)):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
-                raise InputError(f"{name} = {getattr(self, name)} must be a whole number of at least {least}.")
+        check_numbers(self, ("timestep_fs", "learning_rate"), {"updates": 1, "rollout": 1, "patience": 0, "seed": 0})
 
     def time(self, stride: int) -> float:
         """Length of a macro-step in internal units."""
@@ -126,7 +120,7 @@ class Trainer:
     ) -> None:
         """Build the network, or take up the snapshot."""
         check_lessons(lessons, [s * config.timestep_fs for s in config.macro_steps], config.rollout)
-        self.config, self.lessons, self.snapshot, self.progress = config, list(lessons), snapshot, progress or Silent()
+        self.config, self.lessons, self.progress = config, list(lessons), progress or Silent()
         self.molecules = [Molecule(x.numbers, x.masses, x.bonds) for x in lessons]
         self.scores = [Score(m) for m in self.molecules]
         torch.manual_seed(config.seed)
@@ -138,14 +132,10 @@ class Trainer:
         self.update, self.recent, self.history = 0, [0.0, 0.0], list[dict[str, float]]()
         self.found: dict[str, float] = {}
         self.seconds, self.mark = 0.0, time.perf_counter()
-        # What the file must agree in to be taken up.
-        self.settings = {
-            **asdict(config),
-            "molecules": [[int(z) for z in x.numbers] for x in lessons],
-            "frames": [len(x.positions) for x in lessons],
-        }
-        if snapshot is not None and snapshot.exists():
-            self._restore(snapshot)
+        self.snapshot = None if snapshot is None else Snapshot(snapshot, {**asdict(config), **identity(lessons)})
+        saved = self.snapshot and self.snapshot.load()
+        if saved:
+            self._restore(saved)
 
     def train(self) -> Trained:
         """Train to the end."""
@@ -246,7 +236,6 @@ class Trainer:
         self._book()
         state = {
             "seconds": self.seconds,
-            "settings": self.settings,
             "update": self.update,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -256,20 +245,9 @@ class Trainer:
             "recent": self.recent,
             "history": self.history,
         }
-        temporary = self.snapshot.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.snapshot)
+        self.snapshot.save(state)
 
-    def _restore(self, snapshot: Path) -> None:
-        try:
-            saved: dict[str, Any] = torch.load(snapshot, weights_only=True)
-        except Exception as error:
-            raise InputError(f"'{snapshot}' is no state of a training ({error}); delete it to begin anew.") from error
-        changed = sorted(k for k in self.settings if _plain(saved["settings"].get(k)) != _plain(self.settings[k]))
-        if changed:
-            raise InputError(
-                f"'{snapshot}' holds unfinished training with other settings ({', '.join(changed)}); repeat them, or delete it."
-            )
+    def _restore(self, saved: dict[str, Any]) -> None:
         self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.average, self.best, self.found = saved["average"], saved["best"], saved["found"]
@@ -284,18 +262,9 @@ def save_trained(trained: Trained, config: TrainingConfig, lessons: Sequence[Les
         "timestep_fs": config.timestep_fs,
         "elements": sorted({int(z) for x in lessons for z in x.numbers}),
         "largest": max(len(x.numbers) for x in lessons),
-        "molecules": [
-            {"name": x.name, "ps": len(x.positions) * x.positions.shape[1] * x.spacing_fs / 1000} for x in lessons
-        ],
+        "molecules": learnt_from(lessons),
         "scores": trained.scores,
         "seconds": {"training": round(trained.seconds, 1)},
         "training": {"updates": trained.updates, "seed": config.seed, "learning_rate": config.learning_rate},
     }
     save_predictor(trained.network, record, path)
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, all the way down."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -34,12 +34,19 @@ def _proposals(g: MonteCarlo, run: RunAssessment) -> Iterator[Row]:
     rate = f", {number(g.effective_samples_per_s)} a second" if g.effective_samples_per_s else ""
     m = run.settings.get("proposal_steps")
     made_of = f"{m} outer steps of respa each" if m else "trajectories of the student"
+    if g.leaps:
+        stride = run.settings["save_interval"] * run.settings["timestep_fs"]
+        made_of = f"leaps of {stride:g} fs, {run.settings['k_steps']} in each"
     advice = f"{g.proposals} proposals, {made_of}, accepted on K + U_teacher: the teacher's ensemble, exactly. Time is not physical."
     if g.verdict:
-        advice = (
-            f"None of {g.proposals} proposals: nothing was sampled. Take fewer or shorter steps, or a better student."
-        )
+        advice = f"None of {g.proposals} proposals, so nothing was sampled; {g.remedy}."
     yield Row("Proposals accepted", f"{100 * g.acceptance:.1f} % {interval}", "", g.verdict, advice)
+    if g.leaps:
+        advice = (
+            f"Of {g.leaps.tried}; in {g.leaps.unsolved} no midpoint was found, in {g.leaps.one_way} the way back did not lead to the "
+            "start. Such a proposal is refused."
+        )
+        yield Row("Leaps solved both ways", f"{100 * g.leaps.share:.1f} %", "", None, advice)
     tuning = run.settings.get("tuning")
     if tuning:
         tried = ", ".join(f"{t['k_steps']} ({100 * t['acceptance']:.0f} %)" for t in tuning["trials"])

@@ -137,6 +137,14 @@ def _ghmc(run: RunAssessment) -> dict[str, Any] | None:
         "k_steps": run.settings.get("k_steps"),
         "proposal_steps": run.settings.get("proposal_steps"),
         "tuning": run.settings.get("tuning"),
+        "leaps": None
+        if g.leaps is None
+        else {
+            "tried": g.leaps.tried,
+            "unsolved": g.leaps.unsolved,
+            "unsolved_on_the_way_back": g.leaps.one_way,
+            "stride_fs": run.settings["save_interval"] * run.settings["timestep_fs"],
+        },
     }
 
 

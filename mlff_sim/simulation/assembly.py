@@ -11,6 +11,7 @@ from mlff_sim.forces import Array, ForceProvider, evaluate
 from mlff_sim.integrators.force_table import MOLLIFIED, ForceTable
 from mlff_sim.integrators.isokinetic import LAWS, isokinetic
 from mlff_sim.integrators.kstep import Draw, Judge, KStep
+from mlff_sim.integrators.leap import Generating, LeapStepper
 from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.schemes import baoab, obabo, respa, substeps, verlet
@@ -166,3 +167,40 @@ def macro_steps(
     corrector = assemble(plain, teacher, masses, state, bath if bathed else None)
     assert dynamics.corrections is not None
     return KStep(corrector, predictor, dynamics.k_steps, dynamics.corrections, bath, fallback, sound)
+
+
+def leaps(
+    dynamics: Dynamics,
+    providers: Mapping[str, ForceProvider],
+    masses: Array,
+    state: State,
+    bath: Langevin,
+    generator: Generating,
+    steps: int,
+) -> Metropolis:
+    """A stepper whose steps are proposals of leaps, accepted or refused by the teacher.
+
+    Args:
+        dynamics: "ghmc"; `k_steps` are the leaps in a proposal.
+        providers: "teacher" and, to tell the solver where to begin to look, perhaps a "student".
+        masses: u, shape (n,).
+        state: where to start.
+        bath: draws new momenta.
+        generator: bound to the molecule.
+        steps: baseline steps in a leap.
+    """
+    student = providers.get("student")
+
+    def direct(start: State) -> State:
+        """Where velocity Verlet of the student leads; it forgets what it was asked before, so a function of the state alone."""
+        assert student is not None
+        student.reset()
+        table = ForceTable({"student": student})
+        stepper = Stepper(verlet("student"), dynamics.timestep_fs * FS, masses, table, start)
+        for _ in range(steps):
+            stepper.step()
+        return stepper.state
+
+    table = ForceTable({"teacher": providers["teacher"]})
+    proposer = LeapStepper(generator, table, state, direct=direct if student is not None else None)
+    return Metropolis(proposer, bath, steps=dynamics.k_steps)

@@ -23,6 +23,8 @@ FRICTIONS = {**dict.fromkeys(BOUNDED, 10.0), "kstep": 300.0}
 to go into the bath."""
 WARM_FRICTION = 5.0
 """1/ps, of warm-ups: with much more they only get slower."""
+PREDICTED = ("kstep", "ghmc")
+"""Schemes that can have a predictor."""
 SAMPLERS = ("ghmc", *BOUNDED)
 """Schemes that sample at constant temperature and have no physical time."""
 GUARDS = ("pairs", "bonds", "temperature", "energy")
@@ -60,13 +62,16 @@ class RunConfig:
         scheme: how the teacher corrects: "respa" kicks with teacher minus student; "mollified" takes this residual
             with the X-H bonds at fixed lengths, so that those stretches are the student's and cannot resonate; "ghmc"
             accepts or refuses trajectories of `k_steps` steps of the student, which samples the teacher's ensemble
-            exactly and has no time; "sinr" and "regulated" kick as "respa" does and bound all velocities, so that no
-            kick can resonate (`integrators/isokinetic.py`): canonical in positions only, without time; the friction is
-            the rate at which their thermostats forget, and 10/ps does best for fast modes.
+            exactly and has no time (with a predictor: `k_steps` leaps of its generating function); "sinr" and "regulated"
+            kick as "respa" does and bound all velocities, so that no kick can resonate (`integrators/isokinetic.py`):
+            canonical in positions only, without time; the friction is the rate at which their thermostats forget, and
+            10/ps does best for fast modes.
         predictor: file of the predictor of "kstep", which draws a frame `k_steps` times `save_interval` time steps later; the
             teacher then makes `corrector_steps` time steps (`integrators/kstep.py`). Time is approximate there. A student,
             if one is given, makes the steps of draws that had to be dropped, by "respa"; else the teacher does.
-        save_interval: of "kstep": baseline steps that `k_steps` counts.
+            Or of "ghmc", a generating function whose leaps are `save_interval` time steps long: proposals are `k_steps` of
+            them (`integrators/leap.py`). A student, if one is given, tells the solver where to begin to look.
+        save_interval: of schemes with a predictor: baseline steps that `k_steps` counts.
         corrector_steps: of "kstep": steps of the teacher after each macro-step.
         proposal_steps: of "ghmc": a trajectory is that many outer steps of "respa", each of `k_steps` steps of the student,
             and as many teacher calls; None takes the student alone.
@@ -151,11 +156,10 @@ class RunConfig:
         if self.hydrogen_mass is not None and not 1 <= self.hydrogen_mass < np.inf:
             raise InputError(f"hydrogen_mass = {self.hydrogen_mass:g} u must be at least 1; 3 is usual.")
         self._check_cadence()
-        if self.scheme == "kstep":
-            self._check_kstep()
-        elif self.predictor is not None or self.corrector_steps is not None:
-            what = "predictor" if self.predictor is not None else "corrector_steps"
-            raise InputError(f"{what} is for scheme 'kstep'; scheme '{self.scheme}' has none.")
+        if self.corrector_steps is not None and self.scheme != "kstep":
+            raise InputError(f"corrector_steps is for scheme 'kstep'; scheme '{self.scheme}' has none.")
+        if self.scheme == "kstep" or self.predictor is not None:
+            self._check_predictor()
         elif self.student is None and self.k_steps != 1:
             raise InputError(f"k_steps = {self.k_steps} needs a student; plain dynamics has k_steps = 1.")
         elif self.student is None and self.scheme != "respa":
@@ -196,8 +200,10 @@ class RunConfig:
                 f"duration {self.duration_ps:g} ps is shorter than one outer step of {self.outer_step_fs:g} fs (k_steps * timestep)."
             )
 
-    def _check_kstep(self) -> None:
-        """The predictor and its corrector."""
+    def _check_predictor(self) -> None:
+        """The predictor, and what its scheme makes of it."""
+        if self.scheme not in PREDICTED:
+            raise InputError(f"predictor is for schemes {' and '.join(PREDICTED)}; scheme '{self.scheme}' has none.")
         if self.predictor is None:
             raise InputError(
                 "scheme 'kstep' needs a predictor; train one with mlff-sim train-predictor, or choose another scheme."
@@ -207,16 +213,27 @@ class RunConfig:
                 f"save_interval = {self.save_interval} must be a whole number of at least 1 (baseline steps)."
             )
         if self.k_steps == AUTO:
-            raise InputError("k_steps = 'auto' has no rule for scheme 'kstep'; give a macro-step the predictor knows.")
+            raise InputError(
+                f"k_steps = 'auto' has no rule for scheme '{self.scheme}' with a predictor; give a whole number."
+            )
+        for name in ("hydrogen_mass", "middle"):
+            if getattr(self, name) is not None:
+                raise InputError(
+                    f"{name} cannot go with a predictor of scheme '{self.scheme}': it was trained without."
+                )
+        if self.leaps:
+            if self.proposal_steps is not None or self.amp:
+                what = "amp" if self.amp else "proposal_steps"
+                raise InputError(
+                    f"{what} cannot go with a predictor of scheme 'ghmc': proposals are k_steps of its leaps, in float64."
+                )
+            return
         n = self.corrector_steps
         if not isinstance(n, int) or not 1 <= n <= self.macro_steps:
             raise InputError(
                 f"corrector_steps = {n} must be a whole number from 1 to the {self.macro_steps} baseline steps of a macro-step "
                 f"(k_steps = {self.k_steps} times save_interval = {self.save_interval})."
             )
-        for name in ("hydrogen_mass", "middle"):
-            if getattr(self, name) is not None:
-                raise InputError(f"{name} cannot go with scheme 'kstep': its predictor was trained without.")
 
     def _check_middle(self) -> None:
         """Three levels: which steps of which model."""
@@ -301,14 +318,24 @@ class RunConfig:
         """Inner steps in an outer step, or in a proposal; of a macro-step with those of the corrector."""
         if not isinstance(self.k_steps, int):
             raise ValueError("how long a step is, is not known before k_steps has been tuned.")
-        if self.scheme == "kstep":
+        if self.predictor is not None:
             return self.macro_steps + (self.corrector_steps or 0)
         return self.k_steps * (self.proposal_steps or 1)
 
     @property
     def macro_steps(self) -> int:
-        """Baseline steps that a predictor jumps."""
+        """Baseline steps between two calls of the teacher that a predictor jumps."""
         return int(self.k_steps) * self.save_interval
+
+    @property
+    def leaps(self) -> bool:
+        """Whether the predictor is a generating function, which leaps, and does not draw."""
+        return self.predictor is not None and self.scheme == "ghmc"
+
+    @property
+    def jump_steps(self) -> int:
+        """Baseline steps of one jump of the predictor: what it has to be trained for."""
+        return self.save_interval if self.leaps else self.macro_steps
 
     @property
     def plain(self) -> bool:

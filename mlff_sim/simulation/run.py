@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from mlff_sim.integrators.stepper import Langevin, Stepper
 from mlff_sim.models.registry import resolve, student_name
 from mlff_sim.models.workers import load_shared
 from mlff_sim.predictors.file import check_predictor, load_predictor, read_predictor
+from mlff_sim.predictors.generating_file import check_generating, load_generator, read_generating
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settings, versions
-from mlff_sim.simulation.assembly import Dynamics, assemble, macro_steps, relaxed
+from mlff_sim.simulation.assembly import Dynamics, assemble, leaps, macro_steps, relaxed
 from mlff_sim.simulation.cadence import CadenceConfig, frozen
 from mlff_sim.simulation.clock import Baseline
 from mlff_sim.simulation.config import AUTO, BOUNDED, SAMPLERS, WARM_FRICTION, RunConfig
@@ -41,6 +42,7 @@ from mlff_sim.units import FS, KB
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from mlff_sim.predictors.generating import Generator
     from mlff_sim.predictors.predictor import Predictor
 
 EQUILIBRATION = 2**32
@@ -94,13 +96,11 @@ class Run:
             _repartition(frames, self.bonds, config.hydrogen_mass)
         self.masses = self.atoms.get_masses()
         if config.predictor is not None:
-            check_predictor(
-                read_predictor(config.predictor),
-                config.predictor,
-                self.atoms.numbers.tolist(),
-                config.macro_steps,
-                config.timestep_fs,
-            )
+            what = (config.predictor, self.atoms.numbers.tolist(), config.jump_steps, config.timestep_fs)
+            if config.leaps:
+                check_generating(read_generating(config.predictor), *what)
+            else:
+                check_predictor(read_predictor(config.predictor), *what)
         if config.remove_com and len(self.atoms) == 1:
             raise InputError("remove_com leaves a single atom nothing to move with.")
         # NVE runs asked for without friction still equilibrate with 1/ps.
@@ -224,26 +224,25 @@ class Run:
         )
         if self.predictor is None:
             return assemble(dynamics, self.providers, self.masses, state, bath, self.mollifier)
+        if config.leaps:
+            assert bath is not None
+            generator = cast("Generator", self.predictor)
+            return leaps(dynamics, self.providers, self.masses, state, bath, generator, config.jump_steps)
         started_K = kinetic_energy(state.momenta, self.masses) / (1.5 * len(self.masses) * KB)
         temperature_K = np.maximum(started_K, config.temperature_K)
         sound = Sound(self.atoms.numbers.tolist(), self.bonds, self.start.positions, self.masses, temperature_K)
         # Draws need random numbers at constant energy, too.
         bath = bath or Langevin(config.temperature_K, 0.0, seed, self.replicas)
         macro = replace(dynamics, k_steps=config.macro_steps)
-        return macro_steps(macro, self.providers, self.masses, state, bath, self.predictor, sound)
+        return macro_steps(macro, self.providers, self.masses, state, bath, cast("Predictor", self.predictor), sound)
 
-    def _load_predictor(self) -> Predictor:
+    def _load_predictor(self) -> Predictor | Generator:
         config = self.config
-        return load_predictor(
-            str(config.predictor),
-            self.atoms.numbers,
-            self.masses,
-            self.bonds,
-            config.macro_steps,
-            config.timestep_fs,
-            compile=config.compile,
-            amp=config.amp,
-        )
+        path, numbers, jump = str(config.predictor), self.atoms.numbers, (config.jump_steps, config.timestep_fs)
+        if config.leaps:
+            return load_generator(path, numbers, self.masses, *jump)
+        how = {"compile": config.compile, "amp": config.amp}
+        return load_predictor(path, numbers, self.masses, self.bonds, *jump, **how)
 
     def _bath(self, seed: int, most: float = np.inf) -> Langevin:
         config = self.config
@@ -392,13 +391,13 @@ class Run:
     def _equilibrate(self, stepper: Stepper) -> None:
         """NVT before production, with the same models, or the teacher where a predictor jumps; leaves the stepper at the start."""
         config = self.config
-        outer = config.timestep_fs if self.predictor is not None else config.outer_step_fs
+        outer = config.timestep_fs if config.predictor is not None else config.outer_step_fs
         steps = round(config.equilibrate_ps * 1000 / outer)
         if not steps:
             return
         bath, seed = stepper.bath, config.seed + EQUILIBRATION
         warm = stepper
-        if self.predictor is not None:
+        if config.predictor is not None:
             teacher = {"teacher": self.providers["teacher"]}
             dynamics = Dynamics("respa", config.timestep_fs, 1, integrator=config.integrator)
             warm = assemble(dynamics, teacher, self.masses, self.start, self._bath(seed, WARM_FRICTION))

@@ -90,7 +90,7 @@ class TrajectoryRun:
         every: numbers of every frame by name: "time_ps" (frames read,); "potential_energy", "kinetic_energy",
             "kinetic_from_momenta" and "total_energy" (frames read, replicas).
         stride: frames read for each one kept.
-        residual_mae, accepted, fallbacks, redraws, wall: a trajectory has none.
+        residual_mae, accepted, fallbacks, redraws, leaps, unsolved, one_way, wall: a trajectory has none.
     """
 
     folder: Path
@@ -109,4 +109,7 @@ class TrajectoryRun:
     accepted: Array | None = None
     fallbacks: Array | None = None
     redraws: Array | None = None
+    leaps: Array | None = None
+    unsolved: Array | None = None
+    one_way: Array | None = None
     wall: dict[str, Array] = field(default_factory=dict)

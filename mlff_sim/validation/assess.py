@@ -18,7 +18,7 @@ from mlff_sim.validation.beside import beside
 from mlff_sim.validation.distances import Distribution, compare
 from mlff_sim.validation.energy import BLOCKS, nve_drift
 from mlff_sim.validation.ensemble import equipartition
-from mlff_sim.validation.montecarlo import MonteCarlo, monte_carlo, observables
+from mlff_sim.validation.montecarlo import Leaps, MonteCarlo, monte_carlo, observables
 from mlff_sim.validation.radial import rdf
 from mlff_sim.validation.spacing import FrameSpacing, KineticConsistency, frame_spacing, kinetic_consistency
 from mlff_sim.validation.timing import methods, speed
@@ -269,9 +269,7 @@ def _assess_run(
         notes.append("Temperature and structure were not judged: fewer than 2 frames; run longer or record more often.")
     ghmc = _monte_carlo(run, rows, keep)
     if ghmc is not None and not ghmc.acceptance:
-        notes.append(
-            "No proposal was accepted, so nothing was sampled; take fewer or shorter steps, or a better student."
-        )
+        notes.append(f"No proposal was accepted, so nothing was sampled; {ghmc.remedy}.")
     if (settings.get("tuning") or {}).get("longest"):
         notes.append(
             f"Of the trajectories tried, the longest was best (k_steps = {settings['k_steps']}); with a longer "
@@ -363,7 +361,9 @@ def _monte_carlo(run: Run, rows: NDArray[np.bool_], keep: NDArray[np.bool_]) -> 
         np.asarray(structure["numbers"]),
     )
     wall_s = (run.settings.get("wall_s") or {}).get("total")
-    return monte_carlo(run.accepted[rows][1:], int(run.settings["every"]), series, wall_s)
+    counted = [None if c is None else int(c[rows][1:].sum()) for c in (run.leaps, run.unsolved, run.one_way)]
+    leaps = None if None in counted else Leaps(*(c or 0 for c in counted))
+    return monte_carlo(run.accepted[rows][1:], int(run.settings["every"]), series, wall_s, leaps)
 
 
 def _ending(settings: Mapping[str, Any]) -> str:

@@ -46,6 +46,12 @@ class Run(Protocol):
     @property
     def redraws(self) -> Array | None: ...  # noqa: D102
     @property
+    def leaps(self) -> Array | None: ...  # noqa: D102
+    @property
+    def unsolved(self) -> Array | None: ...  # noqa: D102
+    @property
+    def one_way(self) -> Array | None: ...  # noqa: D102
+    @property
     def potential_energy(self) -> Array | None: ...  # noqa: D102
     @property
     def positions(self) -> Array: ...  # noqa: D102

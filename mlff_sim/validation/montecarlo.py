@@ -13,6 +13,26 @@ from mlff_sim.validation.verdict import Verdict
 
 
 @dataclass(frozen=True)
+class Leaps:
+    """What proposals of a generating function were made of.
+
+    Attributes:
+        tried: leaps; the first that is not solved ends its proposal, which is refused.
+        unsolved: of these, where no midpoint was found.
+        one_way: of these, where one was, and the way back did not lead to the start.
+    """
+
+    tried: int
+    unsolved: int
+    one_way: int
+
+    @property
+    def share(self) -> float:
+        """Of the leaps that were solved both ways."""
+        return 1 - (self.unsolved + self.one_way) / self.tried if self.tried else 0.0
+
+
+@dataclass(frozen=True)
 class MonteCarlo:
     """Acceptance and effective samples of a run.
 
@@ -22,6 +42,7 @@ class MonteCarlo:
         proposals: in all.
         effective: independent samples by observable, after equilibration.
         wall_s: s, of the whole run.
+        leaps: None where proposals are trajectories.
     """
 
     acceptance: float
@@ -29,11 +50,19 @@ class MonteCarlo:
     proposals: int
     effective: Mapping[str, float]
     wall_s: float | None
+    leaps: Leaps | None = None
 
     @property
     def verdict(self) -> Verdict | None:
         """INCONCLUSIVE where nothing was accepted, and so nothing sampled but momenta; a rate as such is not judged."""
         return None if self.acceptance else Verdict.INCONCLUSIVE
+
+    @property
+    def remedy(self) -> str:
+        """What to do where nothing is accepted."""
+        if self.leaps is None:
+            return "take fewer or shorter steps, or a better student"
+        return "take fewer leaps, or train for a shorter stride, or give a student, with which more of them are solved"
 
     @property
     def slowest(self) -> str:
@@ -52,7 +81,11 @@ class MonteCarlo:
 
 
 def monte_carlo(
-    accepted: Array, proposals_per_row: int, observables: Mapping[str, Array], wall_s: float | None
+    accepted: Array,
+    proposals_per_row: int,
+    observables: Mapping[str, Array],
+    wall_s: float | None,
+    leaps: Leaps | None = None,
 ) -> MonteCarlo:
     """Judge a run of hybrid Monte Carlo.
 
@@ -61,6 +94,7 @@ def monte_carlo(
         proposals_per_row: proposals between rows, of each replica.
         observables: by name, shape (rows, replicas), after equilibration.
         wall_s: s, or None.
+        leaps: that the proposals were made of.
     """
     share = accepted / proposals_per_row
     blocks = np.concatenate([b.mean(axis=0) for b in np.array_split(share, min(10, len(share)))])
@@ -70,7 +104,7 @@ def monte_carlo(
     mean = float(share.mean())
     effective = {name: effective_samples(series.T) for name, series in observables.items()}
     interval = (max(0.0, mean - half), min(1.0, mean + half))
-    return MonteCarlo(mean, interval, proposals_per_row * accepted.size, effective, wall_s)
+    return MonteCarlo(mean, interval, proposals_per_row * accepted.size, effective, wall_s, leaps)
 
 
 def observables(

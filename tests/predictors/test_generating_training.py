@@ -46,7 +46,7 @@ def learnt() -> tuple[GeneratingNet, Midpoints]:
     torch.manual_seed(0)
     data = midpoints(*diatomic(60, 1.0, 40), 1.0, 3.0, NUMBERS, MASSES)
     network = GeneratingNet([1, 8], channels=8)
-    assert train(network, data, 1.0, steps=250, learning_rate=1e-2) == 250
+    assert train(network, data, 1.0, steps=250, learning_rate=1e-2)[0] == 250
     return network, data
 
 

@@ -328,7 +328,10 @@ def test_the_corrector_is_a_whole_number_of_steps() -> None:
         ({"hydrogen_mass": 3.0}, "hydrogen_mass cannot go with"),
         ({"save_interval": 0}, "save_interval = 0"),
         ({"structure": "smiles:CCN"}, "knows the elements H, C, O, and the structure has N"),
-        ({"scheme": "respa", "k_steps": 1, "corrector_steps": None}, "predictor is for scheme 'kstep'"),
+        (
+            {"scheme": "respa", "k_steps": 1, "corrector_steps": None},
+            "predictor is for schemes kstep and ghmc; scheme 'respa' has none",
+        ),
     ],
 )
 def test_mistakes(settings: RunConfig, tmp_path: Path, change: dict[str, Any], said: str) -> None:

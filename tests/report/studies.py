@@ -33,6 +33,9 @@ class FakeRun:
     accepted: Array | None = None
     fallbacks: Array | None = None
     redraws: Array | None = None
+    leaps: Array | None = None
+    unsolved: Array | None = None
+    one_way: Array | None = None
 
     @property
     def potential_energy(self) -> Array:
