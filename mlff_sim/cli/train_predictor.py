@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +9,9 @@ import typer
 
 from mlff_sim.cli.console import out as console
 from mlff_sim.cli.console import progress_bar
-from mlff_sim.cli.options import Seed, TimestepFs
+from mlff_sim.cli.options import Seed, TimestepFs, numbers
 from mlff_sim.errors import InputError
+from mlff_sim.runfolder import write_json
 
 if TYPE_CHECKING:
     from mlff_sim.predictors.generating_lessons import LeapConfig
@@ -141,7 +141,7 @@ def train_predictor(
     save_trained(trained, config, lessons, out)
     snapshot.unlink(missing_ok=True)
     curve = out.with_name(out.name + ".curve.json")
-    curve.write_text(json.dumps({"scores": trained.scores, "history": trained.history}, indent=1))
+    write_json(curve, {"scores": trained.scores, "history": trained.history})
     each = ", ".join(f"{score:.4f} at {s}" for s, score in trained.scores.items())
     why = " (no better for a while)" if trained.early else ""
     console.print(f"{trained.updates} updates{why}; energy score on held-out frames: {each} baseline steps")
@@ -170,10 +170,7 @@ def _steps(text: str | None, arch: str) -> tuple[int, ...]:
     """The macro-steps, of which a generating function has one."""
     if text is None and arch != GENERATING:
         text = STEPS
-    try:
-        steps = tuple(int(word) for word in text.split(",")) if text is not None else ()
-    except ValueError as error:
-        raise InputError(f"--macro-steps '{text}' must be whole numbers, e.g. 200,400.") from error
+    steps = numbers(text, "--macro-steps", int, "200,400") if text is not None else ()
     if arch == GENERATING and len(steps) != 1:
         raise InputError(
             f"--arch generating learns one stride, and --macro-steps {'is missing' if text is None else f'names {text}'}; "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,27 +55,30 @@ class Sampling:
         moving = [s for s in series if np.ptp(s) > 1e-9 * np.abs(s).max()]
         return max([1.0, *(statistical_inefficiency(s.reshape(shape).T, fast=True) for s in moving)])
 
-    def pseudo(self, scale: float, means: Array) -> Array:
-        """What pseudo-runs would be off by, shape (draws, ...), from means of blocks, shape (blocks, ...)."""
-        if not np.isfinite(scale):
-            return np.full((len(self.signs), *means.shape[1:]), np.inf)
-        out: Array = scale * (self.signs @ means)
-        return out
-
-    def scale(self, slow: float, samples: tuple[float, float], leverage: float) -> float:
-        """What signed sums of `means` are multiplied by to scatter like the difference of run and reference.
-
-        Args:
-            slow: frames of the reference per independent sample.
-            samples: effective ones of run and reference.
-            leverage: what coefficients of controls, which are estimates, add to the variance of the reference.
-        """
+    def variance(self, means: Array, slow: float) -> float:
+        """Of the reference's mean, summed over what `means` of blocks, (blocks, ...), has of each, at `slow` frames a sample."""
         if self.count < 2:
             return float("inf")
         memory = 0.5 * slow / self.block_frames  # correlation time in blocks
         mended = 1.0 / (1.0 - memory * -np.expm1(-1.0 / memory))
-        ratio = max(self.ratio, samples[1] / samples[0])
-        return float(np.sqrt((1.0 + ratio + leverage) * mended / (self.count * (self.count - 1.0))))
+        return float((means**2).sum() * mended / (self.count * (self.count - 1.0)))
+
+    def pseudo(self, means: Array, slow: float, least: float, leverage: float) -> Array:
+        """What pseudo-runs would be off by, shape (draws, ...): signed sums of `means` that scatter like the difference.
+
+        Args:
+            means: of blocks of the reference, shape (blocks, ...).
+            slow: frames of the reference per independent sample.
+            least: variance of the run's mean if its effective samples were all that it knows, summed over what `means` has. Frames
+                that follow a vibration know its mean better than as many apart do: the reference's may, the run's may not.
+            leverage: what coefficients of controls, which are estimates, add to the variance of the reference, relative to it.
+        """
+        square, reference = float((means**2).sum()), self.variance(means, slow)
+        if not np.isfinite(reference):
+            return np.full((len(self.signs), *means.shape[1:]), np.inf)
+        total = (1.0 + leverage) * reference + max(self.ratio * reference, least)
+        out: Array = (np.sqrt(total / square) if square else 0.0) * (self.signs @ means)
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,11 +179,19 @@ def compared(
     pseudo, samples = {}, {}
     for statistic, each in slowness.items():
         own = (p.shape[1] / each[0], q.shape[1] / each[1])
-        scale = sample.scale(each[1], own, controls.leverage)
         samples[statistic] = min(own)
+        drawn = partial(sample.pseudo, slow=each[1], leverage=controls.leverage)
         if statistic in influences:
-            pseudo[statistic] = sample.pseudo(scale, sample.means(influences[statistic]))
-    errors["wasserstein"], pseudo["wasserstein"] = _wasserstein(coordinate, p, q, sample, scale, controls)
+            influence = influences[statistic]
+            pseudo[statistic] = drawn(sample.means(influence), least=float(influence.var()) / own[0])
+    # A distribution forgets as its fastest moment does, at least; of several wells only the slowest is known.
+    frames = p.shape[1] / min(each[0] for each in slowness.values()) if "width" in slowness else None
+
+    def pseudo_runs(scatter: Array, single: float) -> Array:
+        known = single / frames if frames else own[1] / own[0] * sample.variance(scatter, each[1])
+        return drawn(scatter, least=known)
+
+    errors["wasserstein"], pseudo["wasserstein"] = _wasserstein(coordinate, p, q, sample, pseudo_runs, controls)
     return Row(coordinate.name, errors, pseudo, samples, (spread(coordinate, p, q), spread(coordinate, q, q)))
 
 
@@ -243,9 +255,14 @@ def _circular(p: Array, q: Array) -> tuple[Any, dict[str, float], dict[str, Arra
 
 
 def _wasserstein(
-    coordinate: Coordinate, p: Array, q: Array, sample: Sampling, scale: float, controls: Controls
+    coordinate: Coordinate,
+    p: Array,
+    q: Array,
+    sample: Sampling,
+    drawn: Callable[[Array, float], Array],
+    controls: Controls,
 ) -> tuple[float, Array]:
-    """Distance of run and reference, and of pseudo-runs, (draws,).
+    """Distance of run and reference, and of pseudo-runs, (draws,), by `drawn` from means of blocks and the variance of one frame.
 
     From histograms: between their edges the difference of two cumulated distributions is nearly straight.
     """
@@ -270,6 +287,11 @@ def _wasserstein(
         out: Array = width * np.abs(off).sum(axis=-1)
         return out
 
-    if not np.isfinite(scale):
-        return float(distance(off)), np.full(len(sample.signs), np.inf)
-    return float(distance(off)), distance(sample.pseudo(scale, scatter))
+    # Cumulated shares of a single frame, whose equivalents depend on each other.
+    both = np.concatenate([np.maximum(i, j) for i in index for j in index])
+    single = float((np.cumsum(np.bincount(both, minlength=BINS) / both.size) - own**2).sum())
+    if closed:  # where the circle is cut does not count
+        scatter = scatter - scatter.mean(axis=1, keepdims=True)
+        single -= float(index.mean(axis=0).var()) / BINS
+    pseudo = drawn(scatter, single)
+    return float(distance(off)), distance(pseudo) if np.isfinite(pseudo).all() else pseudo[:, 0]

@@ -137,7 +137,7 @@ def structure_errors(
 
     Floor, of each coordinate and of each figure: what another sample of the reference's physics would show. Means of up to
     64 blocks of the reference, drawn with random signs (the wild bootstrap of `compare`) and scaled to the lengths of run
-    and reference, or to the run's effective samples where these are fewer than its length leads one to expect, as in
+    and reference, or to what the run's effective samples know where that is less than its length leads one to expect, as in
     samplers of other dynamics. Blocks shorter than memory lasts scatter too little; that is mended by the factor of
     exponential correlation with the statistical inefficiency that pymbar finds. Several runs of the reference
     are several replicas of it: differences between them count as slow correlation, and so are in the floor.

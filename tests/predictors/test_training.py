@@ -162,7 +162,7 @@ def test_the_verb(cli: Callable[..., Any], folder: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--macro-steps", "20,x"], "must be whole numbers"),
+        (["--macro-steps", "20,x"], "is no list of whole numbers"),
         (["--macro-steps", "20,20"], "different whole numbers of at least 1"),
         (["--macro-steps", "15"], "no whole number of them"),
         (["--macro-steps", "2000"], "record a longer run"),
