@@ -90,14 +90,12 @@ class MacroSteps:
         macro_steps: S, steps of the baseline in a jump.
         fractions: of S, which the teacher repeats.
         save_interval: steps between the frames it was trained on; S is a multiple.
-        friction_per_ps: of the bath; None takes what draws need, not that of the other ways.
     """
 
     predictors: tuple[str, ...] = ()
     macro_steps: tuple[int, ...] = (200,)
     fractions: tuple[float, ...] = (0.05,)
     save_interval: int = 50
-    friction_per_ps: float | None = None
 
     def ways(self, scheme: str) -> Iterator[Way]:
         """One for each predictor, number of steps and fraction.
@@ -125,7 +123,7 @@ class MacroSteps:
             for f in self.fractions:
                 settings = {**SCHEMES[scheme].settings, "predictor": file, "k_steps": k}
                 settings |= {"save_interval": self.save_interval, "corrector_steps": corrections_from_fraction(f, s)}
-                settings |= {"friction_per_ps": self.friction_per_ps}
+                settings |= {"friction_per_ps": None, "friction_by_element": {}}  # what draws need, not dynamics
                 yield Way(f"{name}-{s}-{f:g}", settings, SCHEMES[scheme].needs)
 
 

@@ -93,7 +93,8 @@ def time_study(
     r"""Which way to simulate is worth its time? Several molecules, each run with the teacher alone and in every scheme.
 
     Wall time, measured and predicted speed-up, and break-even, beside the structure of each run, held to how far the
-    teacher's own replicas are from each other. Tables here, results.json and report.html in the folder, written anew
+    teacher's own replicas are from each other. Jumps of kstep have the bath that they need, of 300/ps, and all else that of
+    --friction-per-ps. Tables here, results.json and report.html in the folder, written anew
     after each molecule. Interrupted, the same command continues; what is finished is not repeated.
 
     Exit code 0 when there is a row for every run, whatever it says; 1 when the teacher itself was stopped.
@@ -121,7 +122,6 @@ def time_study(
         o.numbers(macro_steps, "--macro-steps", int, "200,400"),
         o.numbers(corrector_fraction, "--corrector-fraction", float, "0.025,0.05"),
         save_interval,
-        friction,
     )
     base = RunConfig(
         "",
