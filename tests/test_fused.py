@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from ase import Atoms
 
 from mlff_sim.forces import Array
+from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.integrators.fused import FusedStepper
 from mlff_sim.integrators.schemes import Drift, Kick, Scheme, baoab, obabo, respa, verlet
 from mlff_sim.integrators.stepper import Langevin, Stepper
@@ -216,8 +218,6 @@ def test_plain_dynamics_of_a_student_is_fused_too(
     ethanol: Atoms, make_student: Callable[..., Any], thermal: Callable[..., State]
 ) -> None:
     """`mlff-sim md --model student:FILE`: no slow force, one segment."""
-    from mlff_sim.integrators.force_table import ForceTable
-
     student, start = make_student(ethanol), thermal(2)
     arguments = (0.5 * FS, ethanol.get_masses())
     fused = FusedStepper(
@@ -235,6 +235,22 @@ def test_plain_dynamics_of_a_student_is_fused_too(
         plain.step()
     assert np.abs(fused.state.positions - plain.state.positions).max() < 1e-6
     assert fused.forces.calls == plain.forces.calls
+
+
+def test_any_number_of_runs_in_a_process_compile(
+    ethanol: Atoms, make_student: Callable[..., Any], thermal: Callable[..., State], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study of many molecules: torch compiles one piece of code eight times at most, and then raises or is slow."""
+    import torch
+
+    # Traced and guarded as always, and not made machine code, which takes half a minute each.
+    monkeypatch.setattr("torch.compile", partial(torch.compile, backend="eager"))
+    table = ForceTable({"teacher": make_student(ethanol)})
+    for k in range(torch._dynamo.config.recompile_limit + 2):
+        stepper = FusedStepper(
+            verlet("teacher"), (0.5 + 0.01 * k) * FS, ethanol.get_masses(), table, thermal(1), fast="teacher"
+        )
+        stepper.step()
 
 
 SCHEMES: dict[str, tuple[Scheme, dict[str, Any] | None, bool]] = {

@@ -415,7 +415,7 @@ def test_jumps_are_a_way_for_each_number(tmp_path: Path) -> None:
     assert [w.name for w in found] == ["kstep-p-200-0.025", "kstep-p-200-0.1", "kstep-p-400-0.025", "kstep-p-400-0.1"]
     last = found[3].settings
     assert last["k_steps"] * last["save_interval"] == 400 and last["corrector_steps"] == 40
-    base = RunConfig("", "morse", friction_per_ps=5.0, friction_by_element={"P": 20.0})
+    base = RunConfig("", "morse", friction_per_ps=5.0, friction_by_element={"P": 20.0}, replicas=3)
     study = TimeStudy({"P4": "P4.xyz"}, base, ways(["kstep"], MacroSteps((str(file),))))
     jumps = study.config(study.ways[1], "P4.xyz", None, 1)
     assert jumps.friction_per_ps == 300.0 and not jumps.friction_by_element  # theirs, and that of dynamics stays

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from itertools import groupby
+from types import FunctionType
 
 import numpy as np
 import torch
@@ -130,7 +131,7 @@ class FusedStepper(Stepper):
 
         # Where nvcc is installed and no GPU is, torch's compiler says so on every start.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-        return torch.compile(run, fullgraph=True, dynamic=False) if self.compiled else run
+        return torch.compile(_alone(run), fullgraph=True, dynamic=False) if self.compiled else run
 
     def step(self) -> None:
         """One outer step."""
@@ -181,6 +182,14 @@ def _called(segment: Segment, *arguments: Tensor) -> tuple[Tensor, ...]:
         raise InputError(
             f"the student's loop cannot be compiled ({reason}); use --no-compile, compile=False."
         ) from error
+
+
+def _alone(function: Segment) -> Segment:
+    """A copy with code of its own: torch keeps what it compiled, and a limit of eight, for each code of a process."""
+    assert isinstance(function, FunctionType)
+    f = function
+    copy: Segment = FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
+    return copy
 
 
 def _pieces(flows: Scheme) -> list[Scheme]:
