@@ -20,6 +20,8 @@ from ase import Atoms
 from mlff_sim.forces import Array, Evaluation, ForceProvider
 from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.models.registry import load_model
+from mlff_sim.runfolder import RunWriter
+from mlff_sim.simulation import RunConfig, run
 from mlff_sim.state import State, maxwell_boltzmann
 from mlff_sim.structure import read_structure
 from mlff_sim.units import KB
@@ -171,6 +173,28 @@ def student_file(make_student: Callable[..., Any], ethanol: Atoms, tmp_path_fact
     path = tmp_path_factory.mktemp("student") / "ethanol.student"
     save_student(make_student(ethanol), path)
     return path
+
+
+@pytest.fixture
+def cut_and_resumed(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunConfig, Path], Path]:
+    """Makes a run that is interrupted after its third segment, and then taken up to its end."""
+
+    def made(config: RunConfig, folder: Path) -> Path:
+        segment, written = RunWriter.segment, []
+
+        def cut(self: RunWriter, *args: Any) -> None:
+            segment(self, *args)
+            written.append(1)
+            if len(written) == 3:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RunWriter, "segment", cut)
+            with pytest.raises(KeyboardInterrupt):
+                run(config, folder)
+        return run(config, folder, resume=True)
+
+    return made
 
 
 @pytest.fixture(scope="session")

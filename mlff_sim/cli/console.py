@@ -91,3 +91,15 @@ def writable_folder(out: Path, option: str = "--out") -> None:
     above = next(p for p in (out, *out.absolute().parents) if p.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise InputError(f"{option} {out} cannot be written: {above} is no folder that you may write to; give another.")
+
+
+def writable_file(out: Path, option: str = "--out") -> None:
+    """Refuse a file that cannot be made where it is asked for, before any work is done.
+
+    Raises:
+        InputError: it is a folder, or in one that does not exist.
+    """
+    if not out.parent.is_dir():
+        raise InputError(f"the folder of {option} {out} does not exist.")
+    if out.is_dir():
+        raise InputError(f"{option} {out} is a folder; give a file.")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mlff_sim.cli.console import out as console
-from mlff_sim.cli.console import progress_bar
+from mlff_sim.cli.console import progress_bar, writable_file
 from mlff_sim.cli.options import CompileTeacher, Seed, Structure, numbers
 from mlff_sim.errors import InputError
 
@@ -75,10 +75,7 @@ def distill(
     temperatures = numbers(temperature_K, "--temperature-K", float, "300,500")
     widths = numbers(width, "--width", int, "256,256") if width else None
     seconds = parse_duration(budget)
-    if not out.parent.is_dir():
-        raise InputError(f"the folder of --out {out} does not exist.")
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; give a file.")
+    writable_file(out)
     if seed < 0:
         raise InputError(f"seed {seed} must not be negative.")
     from mlff_sim.acceleration import Acceleration, Execution

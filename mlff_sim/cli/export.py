@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mlff_sim.cli.console import PASS, out
+from mlff_sim.cli.console import PASS, out, writable_file
 from mlff_sim.errors import InputError
 
 
@@ -40,10 +40,7 @@ def export(
 
       mlff-sim export student:aspirin-gfn2 --structure aspirin --torchscript aspirin.pt
     """
-    if not torchscript.parent.is_dir():
-        raise InputError(f"the folder of --torchscript {torchscript} does not exist.")
-    if torchscript.is_dir():
-        raise InputError(f"--torchscript {torchscript} is a folder; give a file.")
+    writable_file(torchscript, "--torchscript")
     from mlff_sim.acceleration import Execution
     from mlff_sim.models.registry import load_model, resolve
     from mlff_sim.models.torchscript_export import export_torchscript

@@ -184,7 +184,7 @@ def _interval(given: int | None, leaps: str | None, timestep_fs: float) -> int:
     """Baseline steps that --k-steps counts; where nothing is said and a generating function leaps, those of its stride."""
     if given is None and leaps is not None:
         return stride_steps(read_generating(leaps), leaps, timestep_fs)
-    return 50 if given is None else given
+    return RunConfig.save_interval if given is None else given
 
 
 def _cadence(

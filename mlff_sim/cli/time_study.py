@@ -94,8 +94,8 @@ def time_study(
 
     Wall time, measured and predicted speed-up, and break-even, beside the structure of each run, held to how far the
     teacher's own replicas are from each other. Jumps of kstep have the bath that they need, of 300/ps, and all else that of
-    --friction-per-ps. Tables here, results.json and report.html in the folder, written anew
-    after each molecule. Interrupted, the same command continues; what is finished is not repeated.
+    --friction-per-ps. Tables here, results.json and report.html in the folder, written anew after each molecule.
+    Interrupted, the same command continues; what is finished is not repeated.
 
     Exit code 0 when there is a row for every run, whatever it says; 1 when the teacher itself was stopped.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlff_sim.cli.console import out as console
-from mlff_sim.cli.console import progress_bar
+from mlff_sim.cli.console import progress_bar, writable_file
 from mlff_sim.cli.options import Seed, TimestepFs, numbers
 from mlff_sim.errors import InputError
 from mlff_sim.runfolder import write_json
@@ -108,7 +108,9 @@ def train_predictor(
                     f"{name} is for predictors that draw; --arch generating is trained on single leaps, to the end of --updates."
                 )
     steps = _steps(macro_steps, arch)
-    _writable(out)
+    writable_file(out)
+    if out.exists():
+        raise InputError(f"--out {out} exists; give another name, or delete it.")
     from mlff_sim.lessons import read_lessons
 
     snapshot, sizes = out.with_name(out.name + ".training"), SMALL if arch == GENERATING else SIZE
@@ -177,13 +179,3 @@ def _steps(text: str | None, arch: str) -> tuple[int, ...]:
             "give one number of baseline steps, e.g. 8."
         )
     return steps
-
-
-def _writable(out: Path) -> None:
-    """Refuse a file that cannot be made."""
-    if not out.parent.is_dir():
-        raise InputError(f"the folder of --out {out} does not exist.")
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; give a file.")
-    if out.exists():
-        raise InputError(f"--out {out} exists; give another name, or delete it.")

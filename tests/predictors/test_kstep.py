@@ -281,25 +281,11 @@ def test_equilibration_takes_some_jumps(settings: RunConfig, tmp_path: Path) -> 
 
 
 def test_a_run_that_is_cut_ends_as_the_unbroken(
-    settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: RunConfig, tmp_path: Path, cut_and_resumed: Callable[..., Path]
 ) -> None:
     config = replace(settings, ensemble="nvt", baseline=False)
     whole = read_run(run(config, tmp_path / "whole"))
-    from mlff_sim.runfolder import RunWriter
-
-    segment, written = RunWriter.segment, []
-
-    def cut(self: RunWriter, *args: Any) -> None:
-        segment(self, *args)
-        written.append(1)
-        if len(written) == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunWriter, "segment", cut)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path / "cut")
-    monkeypatch.undo()
-    again = read_run(run(config, tmp_path / "cut", resume=True))
+    again = read_run(cut_and_resumed(config, tmp_path / "cut"))
     for name in ("positions", "momenta", "conserved", "fallbacks"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
 

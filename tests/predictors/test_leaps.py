@@ -21,7 +21,7 @@ from mlff_sim.predictors.generating_file import load_generating, save_generating
 from mlff_sim.predictors.generating_lessons import LeapConfig, learn, save_learnt
 from mlff_sim.predictors.generating_training import errors, joined, midpoints
 from mlff_sim.predictors.lesson import Lesson
-from mlff_sim.runfolder import RunWriter, read_run
+from mlff_sim.runfolder import read_run
 from mlff_sim.simulation import RunConfig, run
 from mlff_sim.simulation.assembly import Dynamics, assemble, leaps
 from mlff_sim.state import State, maxwell_boltzmann
@@ -113,23 +113,11 @@ def test_nothing_accepted_is_reported(cli: Callable[..., Any], tmp_path: Path) -
 
 @pytest.mark.parametrize("student", [None, "harmonic"])
 def test_a_run_that_is_cut_ends_as_the_unbroken(
-    settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, student: str | None
+    settings: RunConfig, tmp_path: Path, cut_and_resumed: Callable[..., Path], student: str | None
 ) -> None:
     config = replace(settings, baseline=False, student=student)
     whole = read_run(run(config, tmp_path / "whole"))
-    segment, written = RunWriter.segment, []
-
-    def cut(self: RunWriter, *args: Any) -> None:
-        segment(self, *args)
-        written.append(1)
-        if len(written) == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunWriter, "segment", cut)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path / "cut")
-    monkeypatch.undo()
-    again = read_run(run(config, tmp_path / "cut", resume=True))
+    again = read_run(cut_and_resumed(config, tmp_path / "cut"))
     assert whole.accepted is not None and whole.accepted.any()
     for name in ("positions", "momenta", "conserved", "accepted", "leaps", "unsolved", "one_way"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
