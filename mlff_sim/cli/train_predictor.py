@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,8 @@ GENERATING = "generating"
 ARCHS = ("egnn", "transformer", GENERATING)
 STEPS, ROLLOUT, PATIENCE, SIZE, SMALL = "50,100,200,400", 2, 0, (64, 4), (32, 2)
 """What is taken where nothing is said; sizes are width and layers, those of a generating function smaller."""
+RATE, TUNING_RATE = 2e-3, 5e-4
+"""Learning rates of what begins with nothing, and with a predictor."""
 
 
 def train_predictor(
@@ -36,13 +38,13 @@ def train_predictor(
         Path, typer.Option("--out", metavar="FILE", help="Predictor file to write (safetensors, any suffix).")
     ],
     arch: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--arch",
             metavar="|".join(ARCHS),
-            help="Messages of equal weight, or attention; or a generating function, whose leaps keep structure.",
+            help=f"Messages of equal weight, or attention; or a generating function, whose leaps keep structure. {ARCHS[0]} if not given.",
         ),
-    ] = "egnn",
+    ] = None,
     macro_steps: Annotated[
         str | None,
         typer.Option(
@@ -54,8 +56,11 @@ def train_predictor(
     timestep_fs: TimestepFs = 0.5,
     updates: Annotated[int, typer.Option("--updates", metavar="N", help="Steps of the optimiser.")] = 10_000,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", metavar="<float>", help="Peak of its schedule.")
-    ] = 2e-3,
+        float | None,
+        typer.Option(
+            "--learning-rate", metavar="<float>", help=f"Peak of its schedule, {RATE:g}; {TUNING_RATE:g} with --from."
+        ),
+    ] = None,
     rollout: Annotated[
         int | None,
         typer.Option("--rollout", metavar="N", help=f"Macro-steps trained in a row, {ROLLOUT}; not of generating."),
@@ -79,6 +84,14 @@ def train_predictor(
         float | None,
         typer.Option("--frame-ps", metavar="<float>", help="Time between frames, for files that do not say it."),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Begin with a predictor, and tune it to these trajectories; it says the architecture and the macro-steps.",
+        ),
+    ] = None,
     seed: Seed = 0,
 ) -> int:
     r"""Train a predictor that jumps many steps at once, for hybrid --scheme kstep (or ghmc).
@@ -92,6 +105,10 @@ def train_predictor(
         --duration-ps 40 --every 50 --out runs/ethanol
       mlff-sim train-predictor --trajectories runs/ethanol --arch egnn --macro-steps 200,400 --out egnn.predictor
 
+    Example: the same tuned to a molecule that it is not good at, or has not seen:
+
+      mlff-sim train-predictor --trajectories runs/aspirin --from egnn.predictor --updates 3000 --out aspirin.predictor
+
     A generating function of one molecule and one stride, from frames no farther apart, proposes leaps that hybrid --scheme ghmc
     accepts or refuses. 4 fs, from 16 replicas of 5 ps:
 
@@ -99,26 +116,29 @@ def train_predictor(
         --duration-ps 5 --every 2 --out runs/close
       mlff-sim train-predictor --trajectories runs/close --arch generating --macro-steps 8 --out leap.predictor
     """
-    if arch not in ARCHS:
+    if arch is not None and arch not in ARCHS:
         raise InputError(f"architecture '{arch}' is unknown; choose one of: {', '.join(ARCHS)}.")
     if arch == GENERATING:
-        for name, value in (("--rollout", rollout), ("--patience", patience)):
+        for name, value in (("--rollout", rollout), ("--patience", patience), ("--from", start)):
             if value is not None:
                 raise InputError(
-                    f"{name} is for predictors that draw; --arch generating is trained on single leaps, to the end of --updates."
+                    f"{name} is for predictors that draw; --arch generating is trained on single leaps, from nothing to the "
+                    "end of --updates."
                 )
-    steps = _steps(macro_steps, arch)
+    first = _first(start)
+    steps = tuple(first["macro_steps"]) if start and macro_steps is None else _steps(macro_steps, arch)
     writable_file(out)
     if out.exists():
         raise InputError(f"--out {out} exists; give another name, or delete it.")
     from mlff_sim.lessons import read_lessons
 
-    snapshot, sizes = out.with_name(out.name + ".training"), SMALL if arch == GENERATING else SIZE
-    scalars, rounds = (d if given is None else given for given, d in zip((width, layers), sizes, strict=True))
+    snapshot = out.with_name(out.name + ".training")
+    rate = learning_rate if learning_rate is not None else RATE if start is None else TUNING_RATE
     if arch == GENERATING:
         from mlff_sim.predictors.generating_lessons import LeapConfig
 
-        leap = LeapConfig(steps[0], timestep_fs, updates, learning_rate, scalars, rounds, seed)
+        scalars, rounds = (d if given is None else given for given, d in zip((width, layers), SMALL, strict=True))
+        leap = LeapConfig(steps[0], timestep_fs, updates, rate, scalars, rounds, seed)
         return _leaping(leap, read_lessons(trajectories, frame_ps), snapshot, out)
     from mlff_sim.predictors.file import needs_geometric
 
@@ -126,15 +146,17 @@ def train_predictor(
     from mlff_sim.predictors.network import Architecture
     from mlff_sim.predictors.training import Trainer, TrainingConfig, save_trained
 
+    given = {"kind": arch, "width": width, "layers": layers}
     config = TrainingConfig(
-        Architecture(arch, width=scalars, layers=rounds),
+        Architecture(**{**first["architecture"], **{k: v for k, v in given.items() if v is not None}}),
         steps,
         timestep_fs,
         updates,
-        learning_rate,
+        rate,
         ROLLOUT if rollout is None else rollout,
         PATIENCE if patience is None else patience,
         seed,
+        start,
     )
     lessons = read_lessons(trajectories, frame_ps)
     with progress_bar("updates") as bar:
@@ -150,6 +172,15 @@ def train_predictor(
     console.print(f"predictor: {out}")
     console.print(f"curve:     {curve}")
     return 0
+
+
+def _first(start: str | None) -> dict[str, Any]:
+    """Architecture and macro-steps of the file that is tuned; without one, the architecture that is taken where none is said."""
+    if start is None:
+        return {"architecture": {"kind": ARCHS[0], "width": SIZE[0], "layers": SIZE[1]}}
+    from mlff_sim.predictors.file import read_predictor
+
+    return read_predictor(start)
 
 
 def _leaping(config: LeapConfig, lessons: list[Lesson], snapshot: Path, out: Path) -> int:
@@ -168,7 +199,7 @@ def _leaping(config: LeapConfig, lessons: list[Lesson], snapshot: Path, out: Pat
     return 0
 
 
-def _steps(text: str | None, arch: str) -> tuple[int, ...]:
+def _steps(text: str | None, arch: str | None) -> tuple[int, ...]:
     """The macro-steps, of which a generating function has one."""
     if text is None and arch != GENERATING:
         text = STEPS

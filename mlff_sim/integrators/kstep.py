@@ -64,7 +64,8 @@ class KStep(Stepper):
         corrections: N, at least 1.
         bath: random streams, which the draws need too; without friction at constant energy.
         fallback: makes dynamics of `steps` baseline steps, for some of the replicas: from their state and bath to the end.
-        sound: says which replicas may go on from where they are; None takes all.
+        sound: says which replicas may go on from where they are; None takes every draw, with the momenta drawn where the
+            energy does not allow for others.
 
     Attributes:
         fallbacks: macro-steps that were made otherwise, shape (replicas,).
@@ -138,9 +139,9 @@ class KStep(Stepper):
                 self.forces.reset()
                 continue
             momenta, enough = scaled_to(drawn, self.masses, energy[which] - answer.energy)
-            taken = enough & np.isfinite(answer.forces).all(axis=(1, 2))
+            taken = np.isfinite(answer.forces).all(axis=(1, 2))
             if self.sound is not None:
-                taken &= self.sound(State(drawn.positions, momenta), which)
+                taken &= enough & self.sound(State(drawn.positions, momenta), which)
             x[which[taken]], p[which[taken]] = drawn.positions[taken], momenta[taken]
             u[which[taken]], f[which[taken]] = answer.energy[taken], answer.forces[taken]
             good[which[taken]] = True

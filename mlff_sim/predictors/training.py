@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mlff_sim.errors import InputError
-from mlff_sim.predictors.file import save_predictor
+from mlff_sim.predictors.file import load_network, save_predictor
 from mlff_sim.predictors.lesson import SHAKEN_A, Lesson, check_lessons, identity, learnt_from
 from mlff_sim.predictors.network import ARCHITECTURES, Architecture, Molecule, PredictorNet, advanced
 from mlff_sim.predictors.scores import Score
@@ -48,6 +49,7 @@ class TrainingConfig:
         rollout: macro-steps in a row.
         patience: validations without improvement after which training stops; 0 never does.
         seed: of everything random; two trainings on one thread are equal.
+        start: file of a predictor of the same architecture, macro-steps and time step, to begin with.
     """
 
     architecture: Architecture = field(default_factory=Architecture)
@@ -58,6 +60,7 @@ class TrainingConfig:
     rollout: int = 2
     patience: int = 0
     seed: int = 0
+    start: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense."""
@@ -88,6 +91,7 @@ class Trained:
         updates: done.
         early: whether patience ended it.
         seconds: of training, interruptions left out.
+        start: hash of the file it began with; None where it began with nothing.
     """
 
     network: PredictorNet
@@ -96,6 +100,7 @@ class Trained:
     updates: int
     early: bool
     seconds: float
+    start: str | None = None
 
 
 class Trainer:
@@ -124,7 +129,7 @@ class Trainer:
         self.molecules = [Molecule(x.numbers, x.masses, x.bonds) for x in lessons]
         self.scores = [Score(m) for m in self.molecules]
         torch.manual_seed(config.seed)
-        self.network = PredictorNet(config.architecture, len(config.macro_steps))
+        self.network, self.start = _first(config)
         self.parameters = list(self.network.parameters())
         self.optimizer = SOAP(self.parameters, lr=config.learning_rate)
         self.average = [p.detach().clone() for p in self.parameters]
@@ -132,7 +137,11 @@ class Trainer:
         self.update, self.recent, self.history = 0, [0.0, 0.0], list[dict[str, float]]()
         self.found: dict[str, float] = {}
         self.seconds, self.mark = 0.0, time.perf_counter()
-        self.snapshot = None if snapshot is None else Snapshot(snapshot, {**asdict(config), **identity(lessons)})
+        self.snapshot = (
+            None
+            if snapshot is None
+            else Snapshot(snapshot, {**asdict(config), "start": self.start, **identity(lessons)})
+        )
         saved = self.snapshot and self.snapshot.load()
         if saved:
             self._restore(saved)
@@ -155,7 +164,7 @@ class Trainer:
             for p, best in zip(self.parameters, self.best, strict=True):
                 p.copy_(best)
         self._book()
-        return Trained(self.network, self.found, self.history, self.update, early, self.seconds)
+        return Trained(self.network, self.found, self.history, self.update, early, self.seconds, self.start)
 
     def _book(self) -> None:
         """Add the time since the last booking."""
@@ -255,6 +264,29 @@ class Trainer:
         self.seconds = saved["seconds"]
 
 
+def _first(config: TrainingConfig) -> tuple[PredictorNet, str | None]:
+    """The network training begins with, and the hash of the file it is from.
+
+    Raises:
+        InputError: a file that is no predictor, or one of something else.
+    """
+    if config.start is None:
+        return PredictorNet(config.architecture, len(config.macro_steps)), None
+    network, record = load_network(config.start)
+    has = {
+        "architecture": network.architecture.as_dict(),
+        "macro_steps": record["macro_steps"],
+        "timestep_fs": record["timestep_fs"],
+    }
+    asked = json.loads(json.dumps(asdict(config)))
+    for name, value in has.items():
+        if asked[name] != value:
+            raise InputError(
+                f"predictor '{config.start}' has {name.replace('_', '-')} {value}, and {asked[name]} is asked for; tuning keeps it."
+            )
+    return network, str(record["sha256"])
+
+
 def save_trained(trained: Trained, config: TrainingConfig, lessons: Sequence[Lesson], path: str | Path) -> None:
     """Write the file of a trained predictor, with what it learnt from."""
     record = {
@@ -265,6 +297,11 @@ def save_trained(trained: Trained, config: TrainingConfig, lessons: Sequence[Les
         "molecules": learnt_from(lessons),
         "scores": trained.scores,
         "seconds": {"training": round(trained.seconds, 1)},
-        "training": {"updates": trained.updates, "seed": config.seed, "learning_rate": config.learning_rate},
+        "training": {
+            "updates": trained.updates,
+            "seed": config.seed,
+            "learning_rate": config.learning_rate,
+            "start": trained.start,
+        },
     }
     save_predictor(trained.network, record, path)

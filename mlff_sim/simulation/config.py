@@ -27,7 +27,7 @@ PREDICTED = ("kstep", "ghmc")
 """Schemes that can have a predictor."""
 SAMPLERS = ("ghmc", *BOUNDED)
 """Schemes that sample at constant temperature and have no physical time."""
-GUARDS = ("pairs", "bonds", "temperature", "energy")
+GUARDS = ("pairs", "bonds", "temperature", "energy", "draws")
 """Guards that can be switched off. That forces are numbers and the teacher converges is always asked for."""
 ON_RESIDUAL = ("stop", "relabel", "ignore")
 CHECKPOINT_STEPS = 200
@@ -90,7 +90,7 @@ class RunConfig:
             longer steps. What is sampled stays the same, times do not. Momenta in the structure are scaled to keep the
             kinetic energy of each atom. None keeps the structure's masses.
         teacher_workers: processes that evaluate the teacher's replicas side by side, with the same result for any number.
-        unguarded: guards that are switched off, of `GUARDS`.
+        unguarded: guards that are switched off, of `GUARDS`; without that of draws, "kstep" goes on from whatever is drawn.
         energy_budget_meV: for each atom, by which the conserved energy may change before the run is stopped. None allows
             kT/2 in NVE, and anything in NVT, where a bath takes up what the steps put in.
         on_residual: what to do where teacher and student differ by more than in training: "stop", "relabel" (keep such

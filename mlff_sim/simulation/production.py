@@ -23,7 +23,7 @@ from mlff_sim.state import State
 
 PROBE_STEPS, PROBE_ROUNDS, PROBE_S = 5, (3, 40), (1.0, 30.0)
 """Before production: outer steps timed in a round, fewest and most rounds, and the seconds after which none begins, the
-fewest having been made or not.
+fewest having been made or not. In the last seconds a round ends after a step, too: one may be minutes long.
 
 Rounds of the hybrid and of the baseline alternate, so that a machine that gets slower does so for both.
 """
@@ -222,16 +222,18 @@ class Production:
         replica_ps = steps * self.config.outer_step_fs / 1000 * len(self.stepper.state.positions)
         self.wall.setdefault("block_hybrid_s_per_ps", []).append(elapsed / replica_ps)
 
-    def _seconds_per_call(self) -> list[dict[str, float]]:
-        """Time of one evaluation in each of a few outer steps that reached all models, by model."""
-        table, samples = self.stepper.forces, []
-        for _ in range(PROBE_STEPS):
+    def _seconds_per_call(self, until: float) -> tuple[int, list[dict[str, float]]]:
+        """Outer steps made, and the time of one evaluation in each that reached all models, by model."""
+        table, steps = self.stepper.forces, 0
+        samples: list[dict[str, float]] = []
+        while steps < PROBE_STEPS and (not samples or time.perf_counter() < until):
             seconds, calls = dict(table.seconds), dict(table.calls)
             self.stepper.step()
+            steps += 1
             made = {n: table.calls[n] - calls[n] for n in self.models}
             if all(made.values()):  # a proposal may fail before the teacher is asked
                 samples.append({n: (table.seconds[n] - seconds[n]) / made[n] for n in made})
-        return samples
+        return steps, samples
 
     @np.errstate(over="ignore", invalid="ignore")  # no guard looks here; a step that is too long flies far
     def _probe(self) -> Timing | None:
@@ -247,8 +249,8 @@ class Production:
             blocks: list[float] = []
             steps = 0
             for i in range(PROBE_ROUNDS[1]):
-                samples += self._seconds_per_call()
-                steps += PROBE_STEPS
+                more, timed = self._seconds_per_call(begun + PROBE_S[1])
+                steps, samples = steps + more, samples + timed
                 if self.baseline is not None:
                     blocks.append(self.baseline.block(state))
                 if time.perf_counter() - begun > PROBE_S[i + 1 < PROBE_ROUNDS[0]]:

@@ -228,13 +228,17 @@ class Run:
             assert bath is not None
             generator = cast("Generator", self.predictor)
             return leaps(dynamics, self.providers, self.masses, state, bath, generator, config.jump_steps)
-        started_K = kinetic_energy(state.momenta, self.masses) / (1.5 * len(self.masses) * KB)
-        temperature_K = np.maximum(started_K, config.temperature_K)
-        sound = Sound(self.atoms.numbers.tolist(), self.bonds, self.start.positions, self.masses, temperature_K)
+        sound = None if "draws" in config.unguarded else self._sound(state)
         # Draws need random numbers at constant energy, too.
         bath = bath or Langevin(config.temperature_K, 0.0, seed, self.replicas)
         macro = replace(dynamics, k_steps=config.macro_steps)
         return macro_steps(macro, self.providers, self.masses, state, bath, cast("Predictor", self.predictor), sound)
+
+    def _sound(self, start: State) -> Sound:
+        """The judge of draws; a start that is hotter than the bath is no reason to drop what follows from it."""
+        started_K = kinetic_energy(start.momenta, self.masses) / (1.5 * len(self.masses) * KB)
+        temperature_K = np.maximum(started_K, self.config.temperature_K)
+        return Sound(self.atoms.numbers.tolist(), self.bonds, self.start.positions, self.masses, temperature_K)
 
     def _load_predictor(self) -> Predictor | Generator:
         config = self.config

@@ -124,6 +124,22 @@ def test_no_energy_for_the_momenta_is_no_frame(thermal, ethanol: Atoms) -> None:
     np.testing.assert_allclose(momenta[0], state.momenta[0], atol=1e-12)
 
 
+def test_without_a_judge_every_draw_is_taken(make) -> None:
+    """Also one that leaves no energy for the momenta, which then are those drawn; with a judge it is dropped."""
+
+    class Hot(Rough):
+        def draw(self, state: State, streams: Any) -> State:
+            drawn = super().draw(state, streams)
+            return State(1.2 * drawn.positions, drawn.momenta)
+
+    stepper, judged = make(Hot), make(Hot, sound=lambda state, which: np.full(len(which), True))
+    start, energy = stepper.state, total(stepper)
+    assert stepper._jump(start).all() and not judged._jump(start).any()
+    assert (total(stepper) > energy + 1).all()
+    np.testing.assert_allclose(stepper.kinetic(), kinetic_energy(start.momenta, stepper.masses), rtol=0.5)
+    assert not stepper.fallbacks.any() and not stepper.redraws.any()
+
+
 @pytest.mark.parametrize("friction", [0.0, 2.0])
 def test_a_dropped_draw_is_made_by_the_teacher(make, ethanol: Atoms, teacher: Any, thermal, friction: float) -> None:
     stepper = make(Rough, friction=friction, sound=lambda s, which: which != 1)
@@ -253,6 +269,17 @@ def test_a_run_of_macro_steps(settings: RunConfig, tmp_path: Path, ensemble: str
     assert np.abs(drift).max() < 0.05
     assert data.settings["teacher_calls"] >= 2 * (1 + 40 // 2 * 5)
     assert data.settings["models"]["predictor"]["macro_steps"] == [20, 40]
+
+
+def test_without_the_guard_of_draws_none_is_dropped(
+    settings: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sound, "__call__", lambda self, state, which: np.zeros(len(which), dtype=np.bool_))
+    config = replace(settings, duration_ps=0.022, baseline=False)
+    free = replace(config, unguarded=("draws",))
+    guarded, unguarded = (read_run(run(c, tmp_path / n)) for c, n in ((config, "guarded"), (free, "free")))
+    assert guarded.fallbacks is not None and guarded.fallbacks.sum() == 2
+    assert unguarded.fallbacks is not None and unguarded.fallbacks.sum() == 0
 
 
 def test_the_bath_is_strong_after_jumps_and_not_in_the_warm_up(

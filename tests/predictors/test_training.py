@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -189,3 +190,41 @@ def test_trajectories_that_teach_nothing(ethanol: Atoms, tmp_path: Path) -> None
         read_lessons([warm])
     with pytest.raises(InputError, match="no trajectories to learn from"):
         Trainer(SMALL, [])
+
+
+def test_tuning_begins_with_a_file(lesson: Lesson, cli: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
+    """The verb takes architecture and macro-steps from the file, and is better at once than what begins with nothing."""
+    trained = Trainer(replace(SMALL, updates=120), [lesson]).train()
+    save_trained(trained, SMALL, [lesson], tmp_path / "first")
+    words = ["train-predictor", "--trajectories", folder, "--from", tmp_path / "first", "--out", tmp_path / "second"]
+    done = cli(*words, "--updates", 10)
+    assert done.code == 0, done
+    before, after = (load_network(tmp_path / n)[1] for n in ("first", "second"))
+    assert after["architecture"] == before["architecture"] and after["macro_steps"] == before["macro_steps"]
+    assert before["training"]["start"] is None and after["training"]["start"] == before["sha256"]
+    assert after["training"]["learning_rate"] == 5e-4
+    anew = Trainer(replace(SMALL, updates=10), [lesson]).train()
+    assert all(after["scores"][s] < anew.scores[s] for s in ("10", "20"))
+    assert after["sha256"] != before["sha256"]
+    for more, said in (
+        (["--arch", "transformer"], r"has architecture .*'egnn'.* is asked for; tuning keeps it"),
+        (["--macro-steps", "20"], r"has macro-steps \[10, 20\], and \[20\] is asked for"),
+        (["--timestep-fs", "1"], "has timestep-fs 0.5, and 1.0 is asked for"),
+        (["--arch", "generating", "--macro-steps", "8"], "--from is for predictors that draw"),
+    ):
+        bad = cli(*words[:-1], tmp_path / "third", *more)
+        assert bad.code == 2 and re.search(said, bad.line), bad
+    missing = cli(*words[:3], "--from", "nowhere", "--out", tmp_path / "third")
+    assert missing.code == 2 and "nowhere" in missing.line
+
+
+def test_tuning_of_another_file_is_not_gone_on_with(lesson: Lesson, tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        config = replace(SMALL, updates=10, seed=seed)
+        save_trained(Trainer(config, [lesson]).train(), config, [lesson], tmp_path / name)
+    trainer = Trainer(replace(SMALL, start=str(tmp_path / "one")), [lesson], tmp_path / "state")
+    trainer.update = 10
+    trainer._save()
+    assert Trainer(replace(SMALL, start=str(tmp_path / "one")), [lesson], tmp_path / "state").update == 10
+    with pytest.raises(InputError, match=r"other settings \(start\)"):
+        Trainer(replace(SMALL, start=str(tmp_path / "two")), [lesson], tmp_path / "state")
