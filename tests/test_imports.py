@@ -132,3 +132,11 @@ def test_public_names_are_where_they_are_said_to_be() -> None:
         assert getattr(mlff_sim, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = mlff_sim.no_such_name
+
+
+@pytest.mark.parametrize("name", ["integrators", "validation"])
+def test_the_rooms_have_a_door_at_the_root(name: str) -> None:
+    """Committed links, for those who come to read; without support for links a checkout has the file they are stored as."""
+    door = ROOT.parent / name
+    target = f"mlff_sim/{name}"
+    assert door.readlink() == Path(target) if door.is_symlink() else door.read_text() == target
