@@ -186,6 +186,21 @@ def test_means_over_molecules(done: tuple[Path, Any]) -> None:
             for key in ("value", "floor"):
                 assert pair[key] == pytest.approx(np.mean([c["figures"][name][key] for c in cells]), rel=1e-9)
         assert m["failed"] == [c["molecule"] for c in cells if c["verdict"] == "fail"]
+        slopes = [c["drift_meV_per_atom_ps"] for c in cells]
+        assert m["drift_meV_per_atom_ps"] == pytest.approx(np.mean(slopes), rel=1e-9)
+        assert abs(m["drift_most_meV_per_atom_ps"]) == pytest.approx(np.abs(slopes).max(), rel=1e-9)
+
+
+def test_with_a_bath_the_drift_is_of_what_is_left_without_its_heat(done: tuple[Path, Any]) -> None:
+    """By least squares, mean over replicas; shown for every way and judged for none. Monte Carlo books all it does."""
+    out, _ = done
+    for c in results(out)["cells"]:
+        run = read_run(out / c["molecule"] / c["way"])
+        slope = np.polyfit(run.time_ps, 1e3 * run.conserved / 4, 1)[0].mean()
+        assert c["drift_meV_per_atom_ps"] == pytest.approx(slope, rel=1e-6, abs=1e-9)
+        assert (abs(slope) < 1e-9) == (c["way"] == "ghmc-4") and c["parts"]["nve"] is None
+        low, high = c["drift_ci95"]
+        assert low <= slope <= high
 
 
 def test_ways_have_noise_of_their_own(done: tuple[Path, Any]) -> None:

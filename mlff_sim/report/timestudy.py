@@ -33,7 +33,8 @@ COLUMNS = {
     "mean_dihedral_rmse": "dihedrals, deg",
     "mean_rdf_l1": "pair distances, L1",
 }
-ACCURACY = ("molecule", "way", *COLUMNS.values(), "temperature, K", "accepted, given back", "verdict")
+DRIFT = "drift, meV/atom/ps"
+ACCURACY = ("molecule", "way", *COLUMNS.values(), "temperature, K", DRIFT, "accepted, given back", "verdict")
 WORDS = {
     "mean_bond_rmse": "bonds",
     "mean_angle_rmse": "angles",
@@ -49,6 +50,7 @@ MEANS = (
     "predicted",
     "samples a s, of the teacher's",
     *COLUMNS.values(),
+    f"{DRIFT} (most)",
     "found wrong",
     "open",
 )
@@ -96,6 +98,7 @@ def _accuracy(c: Cell) -> list[str]:
         c.way,
         *(_beside(c.figures.get(name), c.way == TEACHER) for name in COLUMNS),
         ", ".join(f"{e} {t.mean_K:.0f} \u00b1 {t.stderr_K:.0f}" for e, t in temperatures.items()),
+        "" if c.drift is None else f"{number(c.drift.slope, 2)} ({_interval(c.drift.ci95)})",
         _counted(c),
         verdict_word(c),
     ]
@@ -139,7 +142,8 @@ def _mean(m: Mean) -> list[str]:
     interval = f" ({_interval(m.speedup_ci95)})" if m.speedup_ci95 else ""
     figures = [f"{number(m.figures[n][0])} ({number(m.figures[n][1])})" if n in m.figures else "" for n in COLUMNS]
     counts = [f"{len(names)} of {m.molecules}" for names in (m.failed, m.undecided)]
-    return [m.way, number(m.speedup) + interval, number(m.predicted), _gain(m), *figures, *counts]
+    drift = "" if m.drift is None else f"{number(m.drift[0], 2)} ({number(m.drift[1], 2)})"
+    return [m.way, number(m.speedup) + interval, number(m.predicted), _gain(m), *figures, drift, *counts]
 
 
 def _gain(m: Mean) -> str:
@@ -217,6 +221,8 @@ def content(table: TimeTable) -> dict[str, Any]:
                 "sampling": m.sampling,
                 "sampling_stderr": None if m.sampling is None else m.sampling * (m.sampling_stderr or 0.0),
                 "dynamics": m.dynamics,
+                "drift_meV_per_atom_ps": None if m.drift is None else m.drift[0],
+                "drift_most_meV_per_atom_ps": None if m.drift is None else m.drift[1],
                 "figures": {k: {"value": v, "floor": f} for k, (v, f) in m.figures.items()},
             }
             for m in table.means()
@@ -262,8 +268,8 @@ def _cell(c: Cell) -> dict[str, Any]:
             "by_element": {k: g.mean_K for k, g in t.by_element.items()},
             "stderr_by_element": {k: g.stderr_K for k, g in t.by_element.items()},
         },
-        "drift_meV_per_atom_ps": c.judged.drift.slope if c.judged.drift else None,
-        "drift_ci95": c.judged.drift.ci95 if c.judged.drift else None,
+        "drift_meV_per_atom_ps": c.drift.slope if c.drift else None,
+        "drift_ci95": c.drift.ci95 if c.drift else None,
         "acceptance": c.judged.ghmc.acceptance if c.judged.ghmc else None,
         "jumps": None if c.judged.jumps is None else {"made": c.judged.jumps.made, "dropped": c.judged.jumps.dropped},
         "samples_per_s": c.rate.value if c.rate else None,

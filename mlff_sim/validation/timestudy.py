@@ -13,7 +13,7 @@ from mlff_sim.cost import CYCLES
 from mlff_sim.errors import InputError
 from mlff_sim.runfolder import read_run, read_study
 from mlff_sim.validation.assess import assess, kept
-from mlff_sim.validation.assessment import Run, RunAssessment, sound
+from mlff_sim.validation.assessment import Run, RunAssessment, clock, sound
 from mlff_sim.validation.breakeven import (
     CallTimes,
     Cycle,
@@ -24,6 +24,7 @@ from mlff_sim.validation.breakeven import (
     predict,
     sample_rates,
 )
+from mlff_sim.validation.energy import BLOCKS, Drift, nve_drift
 from mlff_sim.validation.floor import BesideFloor, beside_floor
 from mlff_sim.validation.methods import Method, method_bars
 from mlff_sim.validation.montecarlo import observables
@@ -51,6 +52,8 @@ class Cell:
         model_s: s, what the calls of the cheap model took in a cycle, over the whole run and for each replica; None
             without one.
         figures: of the structure, beside their floors, which those of the teacher alone are; empty without frames.
+        drift: of the conserved energy over the run; with a bath of `K + U` less its heat, which is what the steps put in and
+            the bath takes out, and is not judged. None with too few frames.
         rate: effective samples a second of the slowest of energy, size and torsions; None where it is not known.
         slowest: which that is; empty where it is not known.
     """
@@ -65,6 +68,7 @@ class Cell:
     predicted: Prediction | None
     model_s: float | None
     figures: Mapping[str, BesideFloor]
+    drift: Drift | None
     rate: Rate | None
     slowest: str
 
@@ -117,6 +121,7 @@ class Mean:
         sampling: geometric mean of effective samples a second over the teacher's.
         sampling_stderr: its standard error, of counting effective samples; relative to 1.
         dynamics: whether it has a time.
+        drift: meV/atom/ps, mean slope of the conserved energy, and that furthest from zero; None where there is none.
         figures: name to the means of value and floor, over the molecules that have it.
     """
 
@@ -130,6 +135,7 @@ class Mean:
     sampling: float | None
     sampling_stderr: float | None
     dynamics: bool
+    drift: tuple[float, float] | None
     figures: Mapping[str, tuple[float, float]]
 
 
@@ -239,9 +245,18 @@ def _cell(molecule: str, way: str, run: Run, teacher: Run, drift_limit: float, f
         predicted=predicted,
         model_s=_model_s(run, cycle),
         figures=figures,
+        drift=judged.drift or (_drift(run, drift_limit) if comparable else None),
         rate=rate,
         slowest=slowest,
     )
+
+
+def _drift(run: Run, limit: float) -> Drift | None:
+    """Slope of the conserved energy of a run of any ensemble."""
+    rows = sound(run)
+    if run.conserved is None or rows.sum() < (3 if run.positions.shape[1] > 1 else BLOCKS):
+        return None
+    return nve_drift(clock(run)[rows], run.conserved[rows].T, run.positions.shape[2], limit)
 
 
 def _times(settings: Mapping[str, Any]) -> tuple[float, float, float] | None:
@@ -307,6 +322,7 @@ def _mean(way: str, cells: Sequence[Cell], base: Mapping[str, Rate | None]) -> M
     rates = [(c.rate, b) for c in cells if c.rate and (b := base.get(c.molecule))]
     relative = [(r.stderr / r.value) ** 2 for pair in rates for r in pair]
     names = dict.fromkeys(name for c in cells for name in c.figures)
+    slopes = [c.drift.slope for c in cells if c.drift]
     return Mean(
         way=way,
         molecules=len(cells),
@@ -318,6 +334,7 @@ def _mean(way: str, cells: Sequence[Cell], base: Mapping[str, Rate | None]) -> M
         sampling=_geometric(mine.value / own.value for mine, own in rates),
         sampling_stderr=float(np.sqrt(sum(relative))) / len(rates) if rates else None,
         dynamics=all(c.dynamics for c in cells),
+        drift=(float(np.mean(slopes)), max(slopes, key=abs)) if slopes else None,
         figures={
             name: (
                 float(np.mean([c.figures[name].value for c in cells if name in c.figures])),
