@@ -26,10 +26,10 @@ from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.integrators.leap import LeapStepper
 from mlff_sim.integrators.schemes import verlet
 from mlff_sim.integrators.stepper import Stepper
+from mlff_sim.leaps.file import save_generating
+from mlff_sim.leaps.generating import GeneratingNet, Generator
+from mlff_sim.leaps.training import errors, midpoints, train
 from mlff_sim.models.registry import load_model
-from mlff_sim.predictors.generating import GeneratingNet, Generator
-from mlff_sim.predictors.generating_file import save_generating
-from mlff_sim.predictors.generating_training import errors, midpoints, train
 from mlff_sim.runfolder import RunData, read_run
 from mlff_sim.state import State, kinetic_energy, maxwell_boltzmann
 from mlff_sim.structure import read_structure

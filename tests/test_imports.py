@@ -30,6 +30,7 @@ FLOORS = {
     "soap": 1,
     "distill": 2,
     "predictors": 2,
+    "leaps": 2,
     "integrators": 3,
     "runfolder": 3,
     "trajectory": 3,

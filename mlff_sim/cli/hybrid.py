@@ -8,7 +8,7 @@ import typer
 
 from mlff_sim.cli import options as o
 from mlff_sim.errors import InputError
-from mlff_sim.predictors.generating_file import read_generating, stride_steps
+from mlff_sim.leaps.file import read_generating, stride_steps
 from mlff_sim.simulation import RunConfig, k_from_fraction, k_from_steps, k_from_text
 from mlff_sim.simulation.config import corrections_from_fraction
 

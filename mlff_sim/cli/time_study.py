@@ -106,8 +106,8 @@ def time_study(
 
     Example: a teacher of which a call takes seconds:
 
-      mlff-sim time-study --structure ethanol --teacher dft:pbe/def2-svp --students students --call-times-only \
-        --schemes respa:8,ghmc:200 --duration-ps 1000 --out runs/time-dft
+      mlff-sim time-study --structure ethanol --teacher dft:pbe/def2-svp --call-times-only --schemes kstep \
+        --predictor egnn.predictor --corrector-fraction 0.025,0.05 --duration-ps 1000 --out runs/time-dft
     """
     from mlff_sim.report.timestudy import write_time_study
     from mlff_sim.timestudy import TEACHER, MacroSteps, TimeStudy, carry_out, ways

@@ -14,7 +14,7 @@ from mlff_sim.errors import InputError
 from mlff_sim.runfolder import write_json
 
 if TYPE_CHECKING:
-    from mlff_sim.predictors.generating_lessons import LeapConfig
+    from mlff_sim.leaps.lessons import LeapConfig
     from mlff_sim.predictors.lesson import Lesson
 
 GENERATING = "generating"
@@ -135,7 +135,7 @@ def train_predictor(
     snapshot = out.with_name(out.name + ".training")
     rate = learning_rate if learning_rate is not None else RATE if start is None else TUNING_RATE
     if arch == GENERATING:
-        from mlff_sim.predictors.generating_lessons import LeapConfig
+        from mlff_sim.leaps.lessons import LeapConfig
 
         scalars, rounds = (d if given is None else given for given, d in zip((width, layers), SMALL, strict=True))
         leap = LeapConfig(steps[0], timestep_fs, updates, rate, scalars, rounds, seed)
@@ -185,7 +185,7 @@ def _first(start: str | None) -> dict[str, Any]:
 
 def _leaping(config: LeapConfig, lessons: list[Lesson], snapshot: Path, out: Path) -> int:
     """Train a generating function."""
-    from mlff_sim.predictors.generating_lessons import learn, save_learnt
+    from mlff_sim.leaps.lessons import learn, save_learnt
 
     with progress_bar("updates") as bar:
         learnt = learn(config, lessons, snapshot, bar)

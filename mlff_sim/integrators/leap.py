@@ -12,12 +12,12 @@ from mlff_sim.forces import Array
 from mlff_sim.integrators.force_table import ForceTable
 from mlff_sim.integrators.schemes import Flow, Leap, only
 from mlff_sim.integrators.stepper import Langevin, Stepper
-from mlff_sim.predictors.midpoint import STANDARD, Direct, Tolerance, solve_both_ways
+from mlff_sim.leaps.midpoint import STANDARD, Direct, Tolerance, solve_both_ways
 from mlff_sim.state import State
 
 
 class Generating(Protocol):
-    """The gradient of a generating function of one stride; `predictors.generating.Generator` is one.
+    """The gradient of a generating function of one stride; `leaps.generating.Generator` is one.
 
     Attributes:
         stride: internal time units.
@@ -35,7 +35,7 @@ class LeapStepper(Stepper):
     """Advances replicas by leaps: symplectic, reversible maps without forces.
 
     A replica whose leap is not solved both ways becomes NaN, which `Metropolis` refuses; that is its energy being infinite,
-    decided alike from both ends (`predictors.midpoint.solve_both_ways`).
+    decided alike from both ends (`leaps.midpoint.solve_both_ways`).
 
     Args:
         generator: of the leap; its calls in `forces` are leaps, their seconds all that solving takes.

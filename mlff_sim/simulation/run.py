@@ -16,10 +16,10 @@ from mlff_sim.forces import Array, ForceProvider
 from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.mollifier import Mollifier
 from mlff_sim.integrators.stepper import Langevin, Stepper
+from mlff_sim.leaps.file import check_generating, load_generator, read_generating
 from mlff_sim.models.registry import resolve, student_name
 from mlff_sim.models.workers import load_shared
 from mlff_sim.predictors.file import check_predictor, load_predictor, read_predictor
-from mlff_sim.predictors.generating_file import check_generating, load_generator, read_generating
 from mlff_sim.progress import Progress, Silent
 from mlff_sim.runfolder import FORMAT, VERSION, RunWriter, hardware, read_settings, versions
 from mlff_sim.simulation.assembly import Dynamics, assemble, leaps, macro_steps, relaxed
@@ -42,7 +42,7 @@ from mlff_sim.units import FS, KB
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from mlff_sim.predictors.generating import Generator
+    from mlff_sim.leaps.generating import Generator
     from mlff_sim.predictors.predictor import Predictor
 
 EQUILIBRATION = 2**32

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mlff_sim.predictors.generating import GeneratingNet, Generator
+    from mlff_sim.leaps.generating import GeneratingNet, Generator
 
 FORMAT = LEAPS
 VERSION = 1
@@ -105,7 +105,7 @@ def load_generating(path: str | Path) -> tuple[GeneratingNet, dict[str, Any]]:
         InputError: missing, truncated, corrupted or foreign file.
     """
     record = read_generating(path)
-    from mlff_sim.predictors.generating import GeneratingNet
+    from mlff_sim.leaps.generating import GeneratingNet
 
     try:
         network = GeneratingNet(**record["architecture"])
@@ -133,6 +133,6 @@ def load_generator(
     """
     network, record = load_generating(path)
     check_generating(record, path, [int(z) for z in numbers], steps, timestep_fs)
-    from mlff_sim.predictors.generating import Generator
+    from mlff_sim.leaps.generating import Generator
 
     return Generator(network, numbers, masses, record["stride_fs"], record)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
-from mlff_sim.predictors.generating import GeneratingNet
+from mlff_sim.leaps.generating import GeneratingNet
 from mlff_sim.predictors.snapshot import SNAPSHOT_EVERY, Snapshot
 from mlff_sim.progress import Progress
 from mlff_sim.soap import cosine

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from mlff_sim.errors import InputError
-from mlff_sim.predictors.generating import GeneratingNet
-from mlff_sim.predictors.generating_file import save_generating
-from mlff_sim.predictors.generating_training import Midpoints, errors, joined, midpoints, train
+from mlff_sim.leaps.file import save_generating
+from mlff_sim.leaps.generating import GeneratingNet
+from mlff_sim.leaps.training import Midpoints, errors, joined, midpoints, train
 from mlff_sim.predictors.lesson import Lesson, check_lessons, identity, learnt_from
 from mlff_sim.predictors.settings import check_numbers
 from mlff_sim.predictors.snapshot import Snapshot

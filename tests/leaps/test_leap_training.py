@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 
 from mlff_sim.errors import InputError
 from mlff_sim.forces import Array
-from mlff_sim.predictors.generating import GeneratingNet, Generator
-from mlff_sim.predictors.generating_file import load_generating, save_generating
-from mlff_sim.predictors.generating_training import Midpoints, errors, midpoints, train
-from mlff_sim.predictors.midpoint import solve
+from mlff_sim.leaps.file import load_generating, save_generating
+from mlff_sim.leaps.generating import GeneratingNet, Generator
+from mlff_sim.leaps.midpoint import solve
+from mlff_sim.leaps.training import Midpoints, errors, midpoints, train
 from mlff_sim.state import State
 from mlff_sim.units import FS, KB
 

@@ -18,8 +18,8 @@ from mlff_sim.integrators.leap import LeapStepper
 from mlff_sim.integrators.metropolis import Metropolis
 from mlff_sim.integrators.schemes import is_symmetric
 from mlff_sim.integrators.stepper import Langevin
-from mlff_sim.predictors.generating import GeneratingNet, Generator
-from mlff_sim.predictors.midpoint import STANDARD, Solution, Tolerance, solve, solve_both_ways
+from mlff_sim.leaps.generating import GeneratingNet, Generator
+from mlff_sim.leaps.midpoint import STANDARD, Solution, Tolerance, solve, solve_both_ways
 from mlff_sim.state import State
 from mlff_sim.units import FS, KB
 

@@ -14,12 +14,12 @@ import torch
 
 from mlff_sim.cost import CYCLES
 from mlff_sim.errors import InputError
+from mlff_sim.leaps.file import load_generating, save_generating
+from mlff_sim.leaps.generating import GeneratingNet
+from mlff_sim.leaps.lessons import LeapConfig, learn, save_learnt
+from mlff_sim.leaps.training import errors, joined, midpoints
 from mlff_sim.lessons import read_lessons
 from mlff_sim.models.registry import load_model
-from mlff_sim.predictors.generating import GeneratingNet
-from mlff_sim.predictors.generating_file import load_generating, save_generating
-from mlff_sim.predictors.generating_lessons import LeapConfig, learn, save_learnt
-from mlff_sim.predictors.generating_training import errors, joined, midpoints
 from mlff_sim.predictors.lesson import Lesson
 from mlff_sim.runfolder import read_run
 from mlff_sim.simulation import RunConfig, run
@@ -127,7 +127,7 @@ def test_a_run_that_is_cut_ends_as_the_unbroken(
 def test_training_that_is_cut_ends_as_the_unbroken(
     lesson: Lesson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlff_sim.predictors.generating_training.SNAPSHOT_EVERY", 10)
+    monkeypatch.setattr("mlff_sim.leaps.training.SNAPSHOT_EVERY", 10)
     config, snapshot = replace(SMALL, updates=40), tmp_path / "state"
     whole = learn(config, [lesson])
 
