@@ -43,12 +43,6 @@ ROWS = (
     "heat",
     "conserved",
     "residual_mae",
-    "accepted",
-    "fallbacks",
-    "redraws",
-    "leaps",
-    "unsolved",
-    "one_way",
     "positions",
     "momenta",
 )
@@ -68,12 +62,10 @@ class RunData:
         conserved: eV, K + U - heat, shape (rows, R); K is that of the scheme, with bounded velocities L kT sum ln cosh.
         residual_mae: eV/A, mean |teacher - student| over components since the previous row, shape (rows, R), of the
             middle model where there is one in between; None in plain runs.
-        accepted: proposals accepted since the previous row, shape (rows, R); None where nothing is proposed.
-        fallbacks: macro-steps that no draw of a predictor held for since the previous row, shape (rows, R); None where nothing is drawn.
-        redraws: draws beyond the first of a macro-step since the previous row, shape (rows, R); None as above.
-        leaps: of a generating function, tried since the previous row, shape (rows, R); None where nothing leaps.
-        unsolved: of these, where no midpoint was found.
-        one_way: of these, where one was, and the way back did not lead to the start.
+        counts: what the scheme has counted since the previous row (`Stepper.counted`), by name, shape (rows, R) each:
+            "accepted" proposals; "fallbacks", macro-steps that no draw held for, and "redraws", draws beyond the first of
+            one; "leaps" of a generating function, of these "unsolved", where no midpoint was found, and "one_way", where
+            one was and the way back did not lead to the start.
         positions: A, shape (rows, R, n, 3).
         momenta: (eV u)^1/2, shape (rows, R, n, 3); those of the scheme, which with bounded velocities are not m v.
         wall: wall-clock figures by name.
@@ -87,12 +79,7 @@ class RunData:
     heat: Array
     conserved: Array
     residual_mae: Array | None
-    accepted: Array | None
-    fallbacks: Array | None
-    redraws: Array | None
-    leaps: Array | None
-    unsolved: Array | None
-    one_way: Array | None
+    counts: dict[str, Array]
     positions: Array
     momenta: Array
     wall: dict[str, Array]
@@ -131,10 +118,11 @@ def read_run(folder: str | Path) -> RunData:
     try:
         with h5py.File(path) as f:
             rows: dict[str, Any] = {name: f[name][()] if name in f else None for name in ROWS}
+            counts = {name: f[name][()] for name in f if name not in (*ROWS, "wall")}
             wall = {name: data[()] for name, data in f.get("wall", {}).items()}
     except OSError as error:
         raise InputError(f"'{path}' is truncated or no HDF5 file.") from error
-    return RunData(folder=Path(folder), settings=settings, wall=wall, **rows)
+    return RunData(folder=Path(folder), settings=settings, counts=counts, wall=wall, **rows)
 
 
 def find_runs(folder: str | Path) -> list[Path]:

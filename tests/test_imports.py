@@ -50,9 +50,10 @@ SIDEWAYS = {
     ("models", "acceleration"),
     ("models", "neighbors"),
     ("timestudy", "studies"),
+    ("leaps", "predictors"),
 }
-"""Between rooms of one floor: the run loop uses the integrators and the run folder, models use what makes them fast, a study
-of many molecules is made of studies; never the other way round."""
+"""Between rooms of one floor: the run loop uses the integrators and the run folder, models use what makes them fast, leaps
+are learnt as predictors are, a study of many molecules is made of studies; never the other way round."""
 GROUND = {"units", "errors", "structure", "smiles", "state", "motion", "forces", "progress", "limits", "cost"}
 """Files of the lowest floor share it and may import each other; Python itself refuses circles among them."""
 

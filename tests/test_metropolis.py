@@ -257,7 +257,7 @@ def test_a_teacher_that_fails_from_the_start_on_is_refused_in_the_timing_too(
     monkeypatch.setattr(module, "load_shared", lambda name, *_: (Once if name == "morse" else toys.trap)(9, KT))
     config = RunConfig("ethanol", "morse", "harmonic", k_steps=2, duration_ps=0.01, scheme="ghmc", baseline=False)
     data = read_run(run(config, tmp_path / "run"))
-    assert data.accepted is not None and not data.accepted.any() and data.settings["timing"] is None
+    assert not data.counts["accepted"].any() and data.settings["timing"] is None
     assert any("No proposal" in note for note in assess([data]).runs[0].notes)
 
 

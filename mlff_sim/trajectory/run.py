@@ -90,7 +90,7 @@ class TrajectoryRun:
         every: numbers of every frame by name: "time_ps" (frames read,); "potential_energy", "kinetic_energy",
             "kinetic_from_momenta" and "total_energy" (frames read, replicas).
         stride: frames read for each one kept.
-        residual_mae, accepted, fallbacks, redraws, leaps, unsolved, one_way, wall: a trajectory has none.
+        residual_mae, counts, wall: a trajectory has none.
     """
 
     folder: Path
@@ -106,10 +106,5 @@ class TrajectoryRun:
     every: dict[str, Array]
     stride: int
     residual_mae: Array | None = None
-    accepted: Array | None = None
-    fallbacks: Array | None = None
-    redraws: Array | None = None
-    leaps: Array | None = None
-    unsolved: Array | None = None
-    one_way: Array | None = None
+    counts: dict[str, Array] = field(default_factory=dict)
     wall: dict[str, Array] = field(default_factory=dict)

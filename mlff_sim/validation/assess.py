@@ -305,9 +305,9 @@ def _assess_run(
 
 def _jumps(run: Run, rows: NDArray[np.bool_]) -> Jumps | None:
     """Macro-steps of a run, over all rows but the first."""
-    if run.fallbacks is None or run.redraws is None or rows.sum() < 2:
+    if "fallbacks" not in run.counts or rows.sum() < 2:
         return None
-    dropped, again = (counted[rows][1:] for counted in (run.fallbacks, run.redraws))
+    dropped, again = (run.counts[name][rows][1:] for name in ("fallbacks", "redraws"))
     return Jumps(int(run.settings["every"]) * dropped.size, int(dropped.sum()), int(again.sum()))
 
 
@@ -350,7 +350,7 @@ def _kinetic(run: Run) -> KineticConsistency | None:
 
 def _monte_carlo(run: Run, rows: NDArray[np.bool_], keep: NDArray[np.bool_]) -> MonteCarlo | None:
     """Acceptance over all rows but the first, which precedes all proposals; samples after equilibration."""
-    if run.accepted is None or run.potential_energy is None or rows.sum() < 2:
+    if "accepted" not in run.counts or run.potential_energy is None or rows.sum() < 2:
         return None
     structure = run.settings["structure"]
     series = observables(
@@ -361,9 +361,11 @@ def _monte_carlo(run: Run, rows: NDArray[np.bool_], keep: NDArray[np.bool_]) -> 
         np.asarray(structure["numbers"]),
     )
     wall_s = (run.settings.get("wall_s") or {}).get("total")
-    counted = [None if c is None else int(c[rows][1:].sum()) for c in (run.leaps, run.unsolved, run.one_way)]
-    leaps = None if None in counted else Leaps(*(c or 0 for c in counted))
-    return monte_carlo(run.accepted[rows][1:], int(run.settings["every"]), series, wall_s, leaps)
+    counted = {name: c[rows][1:] for name, c in run.counts.items()}
+    leaps = None
+    if "leaps" in counted:
+        leaps = Leaps(*(int(counted[name].sum()) for name in ("leaps", "unsolved", "one_way")))
+    return monte_carlo(counted["accepted"], int(run.settings["every"]), series, wall_s, leaps)
 
 
 def _ending(settings: Mapping[str, Any]) -> str:

@@ -40,17 +40,7 @@ class Run(Protocol):
     @property
     def residual_mae(self) -> Array | None: ...  # noqa: D102
     @property
-    def accepted(self) -> Array | None: ...  # noqa: D102
-    @property
-    def fallbacks(self) -> Array | None: ...  # noqa: D102
-    @property
-    def redraws(self) -> Array | None: ...  # noqa: D102
-    @property
-    def leaps(self) -> Array | None: ...  # noqa: D102
-    @property
-    def unsolved(self) -> Array | None: ...  # noqa: D102
-    @property
-    def one_way(self) -> Array | None: ...  # noqa: D102
+    def counts(self) -> dict[str, Array]: ...  # noqa: D102
     @property
     def potential_energy(self) -> Array | None: ...  # noqa: D102
     @property

@@ -87,7 +87,7 @@ def test_trained_and_run(cli: Callable[..., Any], folder: Path, tmp_path: Path) 
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     ghmc, data = results["ghmc"], read_run(tmp_path / "run")
     assert ghmc["proposals"] == 2 * 20 and 0 < ghmc["acceptance"] <= 1
-    assert data.accepted is not None and ghmc["acceptance"] == pytest.approx(data.accepted[1:].sum() / 40)
+    assert ghmc["acceptance"] == pytest.approx(data.counts["accepted"][1:].sum() / 40)
     assert ghmc["leaps"]["tried"] <= 80 and ghmc["leaps"]["stride_fs"] == 2.0
     assert results["physical_time"] is False and results["outer_step_fs"] == pytest.approx(4.0)
     assert results["speedup"]["predicted"] > 0 and data.settings["wall_s"]["predictor"] > 0
@@ -118,10 +118,13 @@ def test_a_run_that_is_cut_ends_as_the_unbroken(
     config = replace(settings, baseline=False, student=student)
     whole = read_run(run(config, tmp_path / "whole"))
     again = read_run(cut_and_resumed(config, tmp_path / "cut"))
-    assert whole.accepted is not None and whole.accepted.any()
-    for name in ("positions", "momenta", "conserved", "accepted", "leaps", "unsolved", "one_way"):
+    assert whole.counts["accepted"].any()
+    for name in ("positions", "momenta", "conserved"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
-    assert whole.leaps is not None and whole.leaps[1:].max() == 2 and not whole.leaps[0].any()  # none of the probe's
+    assert set(whole.counts) == {"accepted", "leaps", "unsolved", "one_way"}
+    for name, counted in whole.counts.items():
+        np.testing.assert_array_equal(again.counts[name], counted)
+    assert whole.counts["leaps"][1:].max() == 2 and not whole.counts["leaps"][0].any()  # none of the probe's
 
 
 def test_training_that_is_cut_ends_as_the_unbroken(

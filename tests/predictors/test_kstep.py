@@ -263,7 +263,7 @@ def test_a_run_of_macro_steps(settings: RunConfig, tmp_path: Path, ensemble: str
     data = read_run(run(config, tmp_path / "run"))
     assert data.settings["status"] == "finished" and data.settings["physical_time"] is False
     assert data.time_ps[-1] == pytest.approx(0.88) and data.time_ps[1] == pytest.approx(0.022)  # (40 + 4) x 0.5 fs
-    assert data.fallbacks is not None and 0 <= data.fallbacks.sum() < data.fallbacks.size
+    assert 0 <= data.counts["fallbacks"].sum() < data.counts["fallbacks"].size
     drift = data.conserved - data.conserved[0]
     # By construction over jumps; the corrector's is that of Verlet at 0.5 fs.
     assert np.abs(drift).max() < 0.05
@@ -278,8 +278,8 @@ def test_without_the_guard_of_draws_none_is_dropped(
     config = replace(settings, duration_ps=0.022, baseline=False)
     free = replace(config, unguarded=("draws",))
     guarded, unguarded = (read_run(run(c, tmp_path / n)) for c, n in ((config, "guarded"), (free, "free")))
-    assert guarded.fallbacks is not None and guarded.fallbacks.sum() == 2
-    assert unguarded.fallbacks is not None and unguarded.fallbacks.sum() == 0
+    assert guarded.counts["fallbacks"].sum() == 2
+    assert unguarded.counts["fallbacks"].sum() == 0
 
 
 def test_the_bath_is_strong_after_jumps_and_not_in_the_warm_up(
@@ -313,8 +313,11 @@ def test_a_run_that_is_cut_ends_as_the_unbroken(
     config = replace(settings, ensemble="nvt", baseline=False)
     whole = read_run(run(config, tmp_path / "whole"))
     again = read_run(cut_and_resumed(config, tmp_path / "cut"))
-    for name in ("positions", "momenta", "conserved", "fallbacks"):
+    for name in ("positions", "momenta", "conserved"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    assert set(whole.counts) == {"fallbacks", "redraws"}
+    for name, counted in whole.counts.items():
+        np.testing.assert_array_equal(again.counts[name], counted)
 
 
 def test_the_corrector_is_a_whole_number_of_steps() -> None:

@@ -30,12 +30,7 @@ class FakeRun:
     positions: Array
     momenta: Array
     wall: dict[str, Array] = field(default_factory=dict)
-    accepted: Array | None = None
-    fallbacks: Array | None = None
-    redraws: Array | None = None
-    leaps: Array | None = None
-    unsolved: Array | None = None
-    one_way: Array | None = None
+    counts: dict[str, Array] = field(default_factory=dict)
 
     @property
     def potential_energy(self) -> Array:
