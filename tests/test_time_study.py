@@ -192,7 +192,7 @@ def test_means_over_molecules(done: tuple[Path, Any]) -> None:
 
 def test_with_a_bath_the_drift_is_of_what_is_left_without_its_heat(done: tuple[Path, Any]) -> None:
     """By least squares, mean over replicas; shown for every way and judged for none. Monte Carlo books all it does."""
-    out, _ = done
+    out, outcome = done
     for c in results(out)["cells"]:
         run = read_run(out / c["molecule"] / c["way"])
         slope = np.polyfit(run.time_ps, 1e3 * run.conserved / 4, 1)[0].mean()
@@ -200,6 +200,8 @@ def test_with_a_bath_the_drift_is_of_what_is_left_without_its_heat(done: tuple[P
         assert (abs(slope) < 1e-9) == (c["way"] == "ghmc-4") and c["parts"]["nve"] is None
         low, high = c["drift_ci95"]
         assert low <= slope <= high
+    table = outcome.out.partition("accuracy:")[2].partition("over all molecules")[0]
+    assert table.count(" 0 (0 to 0) ") == 2 and "e-" not in table
 
 
 def test_ways_have_noise_of_their_own(done: tuple[Path, Any]) -> None:

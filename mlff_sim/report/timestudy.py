@@ -98,7 +98,7 @@ def _accuracy(c: Cell) -> list[str]:
         c.way,
         *(_beside(c.figures.get(name), c.way == TEACHER) for name in COLUMNS),
         ", ".join(f"{e} {t.mean_K:.0f} \u00b1 {t.stderr_K:.0f}" for e, t in temperatures.items()),
-        "" if c.drift is None else f"{number(c.drift.slope, 2)} ({_interval(c.drift.ci95)})",
+        "" if c.drift is None else f"{_slope(c.drift.slope)} ({' to '.join(map(_slope, c.drift.ci95))})",
         _counted(c),
         verdict_word(c),
     ]
@@ -142,7 +142,7 @@ def _mean(m: Mean) -> list[str]:
     interval = f" ({_interval(m.speedup_ci95)})" if m.speedup_ci95 else ""
     figures = [f"{number(m.figures[n][0])} ({number(m.figures[n][1])})" if n in m.figures else "" for n in COLUMNS]
     counts = [f"{len(names)} of {m.molecules}" for names in (m.failed, m.undecided)]
-    drift = "" if m.drift is None else f"{number(m.drift[0], 2)} ({number(m.drift[1], 2)})"
+    drift = "" if m.drift is None else "{} ({})".format(*map(_slope, m.drift))
     return [m.way, number(m.speedup) + interval, number(m.predicted), _gain(m), *figures, drift, *counts]
 
 
@@ -151,6 +151,11 @@ def _gain(m: Mean) -> str:
     if m.sampling is None or m.sampling_stderr is None:
         return ""
     return f"{number(m.sampling, 2)} \u00b1 {number(m.sampling * m.sampling_stderr, 2)}"
+
+
+def _slope(drift: float) -> str:
+    """Thousandths of a meV/atom/ps; what rounding leaves of a law that is exact is 0."""
+    return f"{round(drift, 3) + 0.0:g}"
 
 
 def _interval(ends: tuple[float, float] | None) -> str:
