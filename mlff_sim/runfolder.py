@@ -198,7 +198,11 @@ class RunWriter:
         mine, theirs = json.loads(json.dumps(self.settings["config"])), old["config"]
         changed = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
         if changed:
-            details = ", ".join(f"{k} {theirs.get(k)} there, {mine.get(k)} here" for k in changed)
+            here, there = (
+                {**config, "start": f"{whole['structure']['file']} ({str(config.get('start'))[:8]})"}
+                for config, whole in ((mine, self.settings), (theirs, old))
+            )
+            details = ", ".join(f"{k} {there.get(k)} there, {here.get(k)} here" for k in changed)
             raise InputError(f"output folder '{self.folder}' holds a different run ({details}); give a new folder.")
         if not resume:
             raise InputError(

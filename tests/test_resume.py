@@ -21,7 +21,7 @@ from ase.io import read, write
 from mlff_sim.errors import InputError
 from mlff_sim.models.registry import load_model
 from mlff_sim.runfolder import read_run
-from mlff_sim.simulation import RunConfig, run
+from mlff_sim.simulation import Run, RunConfig, run
 from mlff_sim.state import kinetic_energy
 from mlff_sim.units import FS, KB
 
@@ -305,6 +305,23 @@ def test_drawn_velocities_are_those_of_the_ensemble(ethanol: Atoms, tmp_path: Pa
     dof = 3 * 9 - 3
     error = 500 * np.sqrt(2 / dof / 400)
     assert abs(2 * data.kinetic_energy[0].mean() / (dof * KB) - 500) < 4 * error
+
+
+def test_a_run_that_has_moved_is_the_same_run(ethanol: Atoms, tmp_path: Path) -> None:
+    """Folder and structure file may be called otherwise; what the file holds may not change."""
+    for name in ("here", "there"):
+        write(tmp_path / f"{name}.xyz", ethanol, format="extxyz")
+    config = RunConfig(str(tmp_path / "here.xyz"), "mmff", duration_ps=0.01)
+    run(config, tmp_path / "run").rename(tmp_path / "moved")
+    moved = replace(config, structure=str(tmp_path / "there.xyz"))
+    assert Run(moved, tmp_path / "moved", resume=True).action == "finished"
+    shifted = ethanol.copy()
+    shifted.positions[0, 0] += 1e-5
+    write(tmp_path / "there.xyz", shifted, format="extxyz")
+    with pytest.raises(
+        InputError, match=r"different run \(start .*here\.xyz \(\w{8}\) there, .*there\.xyz \(\w{8}\) here\)"
+    ):
+        Run(moved, tmp_path / "moved", resume=True)
 
 
 def test_frames_in_the_file_become_replicas(ethanol: Atoms, tmp_path: Path) -> None:

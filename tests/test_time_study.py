@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -219,6 +220,19 @@ def test_the_same_command_repeats_nothing(
     before = {p: p.stat().st_mtime_ns for p in out.glob("*/*/*") if p.is_file()}
     again = shell(*asked, "--out", out)
     assert (again.code, again.out) == (outcome.code, outcome.out)
+    assert {p: p.stat().st_mtime_ns for p in out.glob("*/*/*") if p.is_file()} == before
+
+
+def test_a_study_that_has_moved_goes_on(
+    done: tuple[Path, Any], asked: tuple[object, ...], shell: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "elsewhere"
+    shutil.copytree(done[0], out)
+    (out / "results.json").unlink()
+    before = {p: p.stat().st_mtime_ns for p in out.glob("*/*/*") if p.is_file()}
+    again = shell(*asked, "--out", out)
+    assert again.code == 0, again
+    assert timeless(results(out)) == timeless(results(done[0]))
     assert {p: p.stat().st_mtime_ns for p in out.glob("*/*/*") if p.is_file()} == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, replace
@@ -72,7 +73,7 @@ class Run:
         for name in names.values():
             resolve(name)
         frames = read_structures(config.structure)
-        self.atoms = frames[0]
+        self.atoms, self.fingerprint = frames[0], _fingerprint(frames)
         if any(f.pbc.any() for f in frames):
             raise InputError(f"'{config.structure}' is periodic; runs are of molecules in vacuum, for now.")
         if config.replicas is not None and len(frames) not in (1, config.replicas):
@@ -190,11 +191,11 @@ class Run:
                 "masses": self.masses.tolist(),
                 "bonds": self.bonds,
             },
+            # The start is known by what it holds: its file may be called otherwise where a run is taken up.
             "config": {
-                **config.decisive,
+                **{k: v for k, v in config.decisive.items() if k != "structure"},
                 "hashes": hashes,
-                "numbers": numbers,
-                "positions_A": self.start.positions.round(6).sum(),
+                "start": self.fingerprint,
             },
             "models": models,
             "students_stretches": [[int(self.mollifier.parent[h]), int(h)] for h in self.mollifier.hydrogens]
@@ -432,6 +433,13 @@ def _repartition(frames: list[Atoms], bonds: list[tuple[int, int]], hydrogen_mas
             new = p * np.sqrt(masses / old)[:, None]
             was_still = np.abs(p.sum(axis=0)).max() < 1e-6 * np.abs(p).max()
             frame.set_momenta(at_rest(new, masses) if was_still else new)
+
+
+def _fingerprint(frames: list[Atoms]) -> str:
+    """Of atoms, masses, positions and momenta in a structure file, rounded as files round."""
+    parts = [np.concatenate([f.numbers, f.get_masses(), f.positions.ravel(), f.get_momenta().ravel()]) for f in frames]
+    rounded = np.concatenate(parts).round(6) + 0.0  # no negative zeros
+    return hashlib.sha256(rounded.tobytes()).hexdigest()
 
 
 def _layout(config: RunConfig) -> dict[str, Any]:
