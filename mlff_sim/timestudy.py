@@ -286,7 +286,7 @@ class TimeStudy:
         duration_ps = cycles * steps * found.timestep_fs / 1000
         found = replace(found, duration_ps=duration_ps, replicas=1, every=1, equilibrate_ps=0.0)
         # What is dropped at a start that is cold would be made by the teacher, hundreds of calls for a jump.
-        return replace(found, unguarded=("draws",)) if way.needs == "predictor" else found
+        return replace(found, unguarded=(*found.unguarded, "draws")) if way.needs == "predictor" else found
 
 
 def carry_out(study: TimeStudy, folder: str | Path, progress: Progress | None = None) -> Iterator[tuple[str, Path]]:

@@ -137,7 +137,7 @@ def train_predictor(
     if arch == GENERATING:
         from mlff_sim.leaps.lessons import LeapConfig
 
-        scalars, rounds = (d if given is None else given for given, d in zip((width, layers), SMALL, strict=True))
+        scalars, rounds = SMALL[0] if width is None else width, SMALL[1] if layers is None else layers
         leap = LeapConfig(steps[0], timestep_fs, updates, rate, scalars, rounds, seed)
         return _leaping(leap, read_lessons(trajectories, frame_ps), snapshot, out)
     from mlff_sim.predictors.file import needs_geometric

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -273,17 +272,13 @@ def _first(config: TrainingConfig) -> tuple[PredictorNet, str | None]:
     if config.start is None:
         return PredictorNet(config.architecture, len(config.macro_steps)), None
     network, record = load_network(config.start)
-    has = {
-        "architecture": network.architecture.as_dict(),
-        "macro_steps": record["macro_steps"],
-        "timestep_fs": record["timestep_fs"],
-    }
-    asked = json.loads(json.dumps(asdict(config)))
-    for name, value in has.items():
-        if asked[name] != value:
-            raise InputError(
-                f"predictor '{config.start}' has {name.replace('_', '-')} {value}, and {asked[name]} is asked for; tuning keeps it."
-            )
+    for name, has, asked in (
+        ("architecture", network.architecture.as_dict(), config.architecture.as_dict()),
+        ("macro-steps", record["macro_steps"], list(config.macro_steps)),
+        ("timestep-fs", record["timestep_fs"], config.timestep_fs),
+    ):
+        if has != asked:
+            raise InputError(f"predictor '{config.start}' has {name} {has}, and {asked} is asked for; tuning keeps it.")
     return network, str(record["sha256"])
 
 

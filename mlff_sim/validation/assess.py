@@ -16,7 +16,7 @@ from mlff_sim.units import KB, MEV
 from mlff_sim.validation.assessment import Assessment, Finding, Jumps, Run, RunAssessment, clock, sound
 from mlff_sim.validation.beside import beside
 from mlff_sim.validation.distances import Distribution, compare
-from mlff_sim.validation.energy import BLOCKS, nve_drift
+from mlff_sim.validation.energy import fewest_frames, nve_drift
 from mlff_sim.validation.ensemble import equipartition
 from mlff_sim.validation.montecarlo import Leaps, MonteCarlo, monte_carlo, observables
 from mlff_sim.validation.radial import rdf
@@ -233,7 +233,7 @@ def _assess_run(
         if run.conserved is None or run.time_ps is None:
             what = "energies" if run.conserved is None else "times"
             notes.append(f"Energy drift was not judged: the files hold no {what}.")
-        elif len(time_ps) >= (3 if conserved.shape[1] > 1 else BLOCKS):
+        elif len(time_ps) >= fewest_frames(conserved.shape[1]):
             drift = nve_drift(time_ps, conserved.T, n, drift_limit, **_kinetic_scale(run, rows))
         else:
             notes.append(

@@ -145,6 +145,11 @@ def nve_drift(
     return drift
 
 
+def fewest_frames(replicas: int) -> int:
+    """Below which there is no drift: a line for each of several replicas, the blocks of one."""
+    return 3 if replicas > 1 else BLOCKS
+
+
 def _checked(times_ps: Array, energies_eV: Array, kinetic_eV: Array | None) -> tuple[Array, Array, Array | None]:
     """Times (frames,), energies and kinetic energies (replicas, frames), if they are fit for a drift."""
     t = np.asarray(times_ps, dtype=np.float64)
@@ -158,7 +163,7 @@ def _checked(times_ps: Array, energies_eV: Array, kinetic_eV: Array | None) -> t
         raise ValueError(
             f"kinetic energies of shape {k.shape} do not fit energies of shape {e.shape}; give the same frames."
         )
-    needed = BLOCKS if len(e) == 1 else 3
+    needed = fewest_frames(len(e))
     if len(t) < needed:
         raise ValueError(f"{len(t)} frames are too few for a drift; {needed} is the least.")
     if not all(x is None or np.isfinite(x).all() for x in (t, e, k)):

@@ -24,7 +24,7 @@ from mlff_sim.validation.breakeven import (
     predict,
     sample_rates,
 )
-from mlff_sim.validation.energy import BLOCKS, Drift, nve_drift
+from mlff_sim.validation.energy import Drift, fewest_frames, nve_drift
 from mlff_sim.validation.floor import BesideFloor, beside_floor
 from mlff_sim.validation.methods import Method, method_bars
 from mlff_sim.validation.montecarlo import observables
@@ -254,7 +254,7 @@ def _cell(molecule: str, way: str, run: Run, teacher: Run, drift_limit: float, f
 def _drift(run: Run, limit: float) -> Drift | None:
     """Slope of the conserved energy of a run of any ensemble."""
     rows = sound(run)
-    if run.conserved is None or rows.sum() < (3 if run.positions.shape[1] > 1 else BLOCKS):
+    if run.conserved is None or rows.sum() < fewest_frames(run.positions.shape[1]):
         return None
     return nve_drift(clock(run)[rows], run.conserved[rows].T, run.positions.shape[2], limit)
 
